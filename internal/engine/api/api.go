@@ -1,0 +1,153 @@
+// Package api is what the engine offers its faces: one interface per kind of object, in the wire types of the Docker Engine
+// API (github.com/moby/moby/api), so that nothing is translated twice.
+//
+// It promises that every error carries an errdef kind. It must never mention HTTP, gRPC or a terminal.
+package api
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// Engine is everything a face can reach.
+type Engine struct {
+	Containers Containers
+	Execs      Execs
+	Images     Images
+	Networks   Networks
+	Volumes    Volumes
+	System     System
+}
+
+// Filters are the filters of a list request: key to accepted values.
+type Filters map[string][]string
+
+// Containers are the operations on containers. ref is a name, an ID or an unambiguous prefix of one.
+type Containers interface {
+	Create(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error)
+	List(ctx context.Context, o ListOptions) ([]container.Summary, error)
+	Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error)
+	// Start returns errdef.NotModified when it already runs.
+	Start(ctx context.Context, ref string) error
+	// Stop returns errdef.NotModified when it does not run. A nil timeout means the container's own (10 s by default); -1 waits for ever.
+	Stop(ctx context.Context, ref, signal string, timeout *int) error
+	Restart(ctx context.Context, ref, signal string, timeout *int) error
+	Kill(ctx context.Context, ref, signal string) error
+	Pause(ctx context.Context, ref string) error
+	Unpause(ctx context.Context, ref string) error
+	Rename(ctx context.Context, ref, name string) error
+	Remove(ctx context.Context, ref string, o RemoveOptions) error
+	// Wait registers before it returns; exactly one response is sent, then the channel is closed.
+	Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error)
+	// Attach may be called before Start; the session then begins with the first byte.
+	Attach(ctx context.Context, ref string, o AttachOptions) (Session, error)
+	Logs(ctx context.Context, ref string, o LogOptions) (LogStream, error)
+	Resize(ctx context.Context, ref string, height, width uint) error
+	Top(ctx context.Context, ref string, psArgs string) (container.TopResponse, error)
+	Stats(ctx context.Context, ref string) (container.StatsResponse, error)
+	Update(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error)
+	Prune(ctx context.Context, f Filters) (container.PruneReport, error)
+	// Explain returns an explain.Report as JSON.
+	Explain(ctx context.Context, ref string) ([]byte, error)
+}
+
+// Execs are processes started in running containers.
+type Execs interface {
+	Create(ctx context.Context, container string, req container.ExecCreateRequest) (id string, err error)
+	// Start prepares an exec; it runs as soon as Session.Run is called. detach starts it at once and returns a nil Session.
+	Start(ctx context.Context, id string, detach, tty bool, size [2]uint) (Session, error)
+	Inspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
+	Resize(ctx context.Context, id string, height, width uint) error
+}
+
+// Session is an attached client. Run copies until the process ends its output, the client detaches or ctx ends. stdout and
+// stderr get unframed bytes (with a TTY all output is stdout). A nil stdin attaches no input.
+type Session interface {
+	TTY() bool
+	Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error
+}
+
+// LogStream is a container's log as asked for.
+type LogStream interface {
+	TTY() bool
+	Copy(ctx context.Context, stdout, stderr io.Writer) error
+}
+
+// ListOptions choose containers.
+type ListOptions struct {
+	All     bool
+	Limit   int
+	Size    bool
+	Filters Filters
+}
+
+// RemoveOptions say how far Remove goes.
+type RemoveOptions struct{ Force, Volumes, Link bool }
+
+// AttachOptions choose streams. DetachKeys is Docker's notation; empty means ctrl-p,ctrl-q.
+type AttachOptions struct {
+	Stdin, Stdout, Stderr bool
+	Logs, Stream          bool
+	DetachKeys            string
+}
+
+// LogOptions choose log lines. Tail < 0 means all.
+type LogOptions struct {
+	Stdout, Stderr, Follow, Timestamps, Details bool
+	Since, Until                                time.Time
+	Tail                                        int
+}
+
+// Progress receives the lines of a long operation, in order, from one goroutine at a time.
+type Progress func(jsonstream.Message)
+
+// Images are the operations on local images.
+type Images interface {
+	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p Progress) error
+	List(ctx context.Context, all bool, f Filters) ([]image.Summary, error)
+	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
+	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
+	Tag(ctx context.Context, ref, target string) error
+	Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error)
+	Prune(ctx context.Context, f Filters) (image.PruneReport, error)
+	Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error)
+}
+
+// Networks are the operations on networks.
+type Networks interface {
+	Create(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error)
+	List(ctx context.Context, f Filters) ([]network.Summary, error)
+	Inspect(ctx context.Context, ref string) (network.Inspect, error)
+	Remove(ctx context.Context, ref string) error
+	Connect(ctx context.Context, ref string, req network.ConnectRequest) error
+	Disconnect(ctx context.Context, ref string, req network.DisconnectRequest) error
+	Prune(ctx context.Context, f Filters) (network.PruneReport, error)
+}
+
+// Volumes are the operations on volumes.
+type Volumes interface {
+	Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error)
+	List(ctx context.Context, f Filters) ([]volume.Volume, []string, error)
+	Inspect(ctx context.Context, name string) (volume.Volume, error)
+	Remove(ctx context.Context, name string, force bool) error
+	Prune(ctx context.Context, f Filters) (volume.PruneReport, error)
+}
+
+// System is the engine itself.
+type System interface {
+	Info(ctx context.Context) (system.Info, error)
+	Version(ctx context.Context) (system.VersionResponse, error)
+	// Events replays from since (where set) and follows until until (where set) or ctx ends.
+	Events(ctx context.Context, since, until time.Time, f Filters) (<-chan events.Message, error)
+	DiskUsage(ctx context.Context) (system.DiskUsage, error)
+}

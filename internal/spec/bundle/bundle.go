@@ -1,0 +1,115 @@
+// Package bundle owns what is promised to a container: the OCI config.json and, beside it, how its root file system is put together.
+//
+// It promises that what Load returns has been bounded and checked for shape (field by field checks belong to the compiler).
+// It must never touch the kernel objects that a bundle describes.
+package bundle
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+)
+
+// Spec is the OCI runtime configuration (runtime-spec 1.3, config.md).
+type Spec = specs.Spec
+
+// Names of the files of a bundle.
+const (
+	ConfigFile  = "config.json"
+	RootfsFile  = "rootfs.json"
+	ProgramFile = "program.txt"
+)
+
+// MaxConfig bounds config.json and rootfs.json, in bytes.
+const MaxConfig = 4 << 20
+
+// Rootfs says how the root file system is mounted inside the container's own mount namespace. A bundle without one (nil) uses
+// Spec.Root.Path as it is, which is all that OCI knows.
+type Rootfs struct {
+	// Lower holds the read-only layers, topmost first.
+	Lower []Layer `json:"lower"`
+	// Upper and Work are the writable layer and overlayfs' scratch folder; both empty makes the root read-only.
+	Upper string `json:"upper,omitempty"`
+	Work  string `json:"work,omitempty"`
+	// Scratch is an empty folder under which the layers are attached, in the container's mount namespace only.
+	Scratch string `json:"scratch"`
+	// Volatile skips overlayfs' syncs (the writable layer dies with the container).
+	Volatile bool `json:"volatile,omitempty"`
+}
+
+// Layer is one read-only layer.
+type Layer struct {
+	// Type is "dir" (Source is a folder) or "erofs" (Source is an EROFS image, Devices its extra devices in order).
+	Type    string   `json:"type"`
+	Source  string   `json:"source"`
+	Devices []string `json:"devices,omitempty"`
+	// Loop asks for loop devices, on kernels before 6.12 that mount no EROFS from a plain file.
+	Loop bool `json:"loop,omitempty"`
+}
+
+// Load reads config.json and, where there is one, rootfs.json from dir.
+func Load(dir string) (*Spec, *Rootfs, error) {
+	var s Spec
+	if err := readJSON(filepath.Join(dir, ConfigFile), &s); err != nil {
+		return nil, nil, err
+	}
+	var r Rootfs
+	err := readJSON(filepath.Join(dir, RootfsFile), &r)
+	if errdef.Is(err, errdef.NotFound) {
+		return &s, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &s, &r, nil
+}
+
+// Save writes both files into dir, atomically each; r may be nil.
+func Save(dir string, s *Spec, r *Rootfs) error {
+	if err := writeJSON(filepath.Join(dir, ConfigFile), s); err != nil {
+		return err
+	}
+	if r == nil {
+		return nil
+	}
+	return writeJSON(filepath.Join(dir, RootfsFile), r)
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return atomicfile.WriteVolatile(path, append(b, '\n'), 0o600, false)
+}
+
+func readJSON(path string, v any) error {
+	f, err := os.Open(path)
+	if os.IsNotExist(err) {
+		return errdef.As(errdef.NotFound, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxConfig+1))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(b) > MaxConfig {
+		return errdef.New(errdef.InvalidArgument, "read %s: larger than %d bytes", path, MaxConfig)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(v); err != nil {
+		return errdef.New(errdef.InvalidArgument, "parse %s: %w", path, err)
+	}
+	return nil
+}
