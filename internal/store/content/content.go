@@ -1,0 +1,253 @@
+// Package content owns the small blobs of images (manifests, indexes, configs) as an OCI image layout on disk.
+//
+// It promises that a file under blobs/sha256 holds exactly the bytes its name says and was durable before it got that name,
+// that what it reads back is verified again, and that skopeo and its like can read the folder. Layers are not kept here.
+// It must never give a name to bytes that were not verified.
+package content
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ingestDir holds bytes that have no name yet; whatever is in it when the engine starts is a leftover.
+const ingestDir = "ingest"
+
+// Store is an open blob store. It is safe for concurrent use.
+type Store struct{ dir string }
+
+// Open creates the layout where it is missing. Folders are 0700, files 0600.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir}
+	for _, d := range []string{s.blobs(), filepath.Join(dir, ingestDir)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("open content store: %w", err)
+		}
+	}
+	if err := s.writeOnce(ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
+		return nil, err
+	}
+	empty := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	empty.SchemaVersion = 2
+	return s, s.writeOnce(ocispec.ImageIndexFile, empty)
+}
+
+func (s *Store) writeOnce(name string, v any) error {
+	p := filepath.Join(s.dir, name)
+	if _, err := os.Lstat(p); err == nil {
+		return nil
+	}
+	return writeJSON(p, v)
+}
+
+func writeJSON(path string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return atomicfile.Write(path, raw, 0o600)
+}
+
+// Dir is the folder of the layout.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) blobs() string { return filepath.Join(s.dir, ocispec.ImageBlobsDir, "sha256") }
+
+// path refuses a digest that could leave the folder.
+func (s *Store) path(d digest.Digest) (string, error) {
+	if _, err := ref.ParseDigest(d.String()); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.blobs(), d.Encoded()), nil
+}
+
+// Has tells whether the blob is here; it does not read it.
+func (s *Store) Has(d digest.Digest) bool {
+	p, err := s.path(d)
+	if err != nil {
+		return false
+	}
+	st, err := os.Lstat(p)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// Read returns the whole blob, at most limit bytes of it, verified again. errdef.NotFound when absent, errdef.DataLoss when
+// the bytes on disk are no longer what they were.
+func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
+	p, err := s.path(d)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdef.New(errdef.NotFound, "blob %s is not in the store", d)
+	} else if err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	if int64(len(raw)) > limit {
+		return nil, errdef.New(errdef.DataLoss, "read blob %s: longer than %d bytes", d, limit)
+	}
+	if got := digest.FromBytes(raw); got != d {
+		return nil, errdef.New(errdef.DataLoss, "read blob %s: the file on disk now has digest %s", d, got)
+	}
+	return raw, nil
+}
+
+// Put streams r into the store. The blob gets its name only when size (unless negative) and digest are right and the bytes
+// are on disk; otherwise nothing is left. A blob that is already here is not read from r at all.
+func (s *Store) Put(ctx context.Context, d digest.Digest, size int64, r io.Reader) (err error) {
+	p, err := s.path(d)
+	if err != nil {
+		return err
+	}
+	if s.Has(d) {
+		return nil
+	}
+	f, err := s.Temp()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		f.Close()
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	h := digest.SHA256.Digester()
+	from := io.Reader(&ctxReader{ctx, r})
+	if size >= 0 {
+		from = io.LimitReader(from, size+1)
+	}
+	n, err := io.Copy(io.MultiWriter(f, h.Hash()), from)
+	if err != nil {
+		return fmt.Errorf("write blob %s: %w", d, err)
+	}
+	if size >= 0 && n != size {
+		return errdef.New(errdef.DataLoss, "write blob %s: wrong size: got %s%d bytes, promised %d", d, more(n, size), n, size)
+	}
+	if got := h.Digest(); got != d {
+		return errdef.New(errdef.DataLoss, "write blob: wrong digest: got %s, promised %s", got, d)
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("write blob %s: %w", d, err)
+	}
+	if err := os.Rename(f.Name(), p); err != nil {
+		return fmt.Errorf("write blob %s: %w", d, err)
+	}
+	return atomicfile.SyncDir(s.blobs())
+}
+
+func more(n, size int64) string {
+	if n > size {
+		return "at least "
+	}
+	return ""
+}
+
+// Temp opens an unnamed-to-be file in the store's ingest folder. The caller removes it; Sweep does after a crash.
+func (s *Store) Temp() (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Join(s.dir, ingestDir), "*")
+	if err != nil {
+		return nil, fmt.Errorf("create temporary file: %w", err)
+	}
+	return f, nil
+}
+
+// Remove deletes a blob; one that is absent is no error.
+func (s *Store) Remove(d digest.Digest) error {
+	p, err := s.path(d)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove blob: %w", err)
+	}
+	return nil
+}
+
+// Blob is a stored blob and its size on disk.
+type Blob struct {
+	Digest digest.Digest
+	Size   int64
+}
+
+// List returns what is stored. Files whose names are no digests are not listed (Sweep removes them).
+func (s *Store) List() ([]Blob, error) {
+	es, err := os.ReadDir(s.blobs())
+	if err != nil {
+		return nil, fmt.Errorf("list blobs: %w", err)
+	}
+	var all []Blob
+	for _, e := range es {
+		d, err := ref.ParseDigest("sha256:" + e.Name())
+		if err != nil {
+			continue
+		}
+		if st, err := e.Info(); err == nil && st.Mode().IsRegular() {
+			all = append(all, Blob{d, st.Size()})
+		}
+	}
+	return all, nil
+}
+
+// SetIndex replaces index.json: what a reader of the layout sees as its images.
+func (s *Store) SetIndex(manifests []ocispec.Descriptor) error {
+	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests}
+	ix.SchemaVersion = 2
+	if ix.Manifests == nil {
+		ix.Manifests = []ocispec.Descriptor{}
+	}
+	return writeJSON(filepath.Join(s.dir, ocispec.ImageIndexFile), ix)
+}
+
+// Sweep removes what a crash left: everything in the ingest folder and files that atomic writes did not finish. Call it
+// before the store is used.
+func (s *Store) Sweep() (removed int, err error) {
+	for dir, all := range map[string]bool{filepath.Join(s.dir, ingestDir): true, s.blobs(): false, s.dir: false} {
+		es, err := os.ReadDir(dir)
+		if err != nil {
+			return removed, fmt.Errorf("sweep content: %w", err)
+		}
+		for _, e := range es {
+			if !all && !strings.HasPrefix(e.Name(), ".tmp-") {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return removed, fmt.Errorf("sweep content: %w", err)
+			}
+			removed++
+		}
+	}
+	return removed, nil
+}
+
+// ctxReader ends a copy when its context does.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
