@@ -57,6 +57,11 @@ func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 	if p.DefaultAction == specs.ActNotify {
 		return nil, invalid("defaultAction: SCMP_ACT_NOTIFY would also stop the process that passes the listener on")
 	}
+	for column := range c.named {
+		if c.on[column] {
+			c.named[column] = make([]uint64, 0, len(calls))
+		}
+	}
 	var err error
 	if c.def, err = answer(p.DefaultAction, p.DefaultErrnoRet); err != nil {
 		return nil, invalid("defaultAction: %w", err)
@@ -194,10 +199,10 @@ func (c *compiler) add(s *specs.LinuxSyscall) error {
 	if ret == RetUserNotif {
 		c.used = true
 	}
+	end := len(c.rules) // below, multiplexed adds rules that are not of these names
 	for _, name := range s.Names {
-		row := find(name)
-		if row != nil {
-			c.name(row, first, len(c.rules))
+		if row := find(name); row != nil {
+			c.name(row, first, end)
 		}
 		if c.on[colI386] {
 			c.multiplexed(name, ret, len(s.Args) == 0)
