@@ -32,6 +32,9 @@ type Config struct {
 	Height   uint16        `json:"height,omitempty"`
 	Width    uint16        `json:"width,omitempty"`
 	Grace    time.Duration `json:"grace,omitempty"` // how long output is still drained after init has ended (default 2 s)
+	// Volatile skips the syncs of log and exit file, for a container that is removed when it ends (--rm): after a power loss
+	// nobody asks for it.
+	Volatile bool `json:"volatile,omitempty"`
 }
 
 // LogConfig says where the container's output goes besides attached clients.
@@ -60,7 +63,9 @@ const (
 	OpPause     Op = "pause"
 	OpResume    Op = "resume"
 	OpUpdate    Op = "update" // Request.Resources
-	OpShutdown  Op = "shutdown"
+	// OpShutdown ends a shim whose container does not run; with All it kills a running one first. -> when it has been decided.
+	OpShutdown Op = "shutdown"
+	OpGone     Op = "gone" // answered by nothing but the end of the connection, when the shim ends
 )
 
 // Request is the one line that opens a connection.
