@@ -1,0 +1,234 @@
+// Package image owns which images there are: their names, their documents and which layers they need.
+//
+// It promises that an image is listed only when its manifest, config and every layer are verified and durable, that a tag
+// moves in one transaction, that concurrent pulls of a layer fetch it once, and that nothing an image, a running pull or a
+// container needs is removed. It must never run, mount or interpret what an image contains.
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/content"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Buckets of the metadata store.
+const (
+	bucketImages  = "images"        // image ID -> record
+	bucketTags    = "image-tags"    // canonical name:tag -> image ID
+	bucketDigests = "image-digests" // canonical name@digest -> image ID
+	bucketSizes   = "layer-sizes"   // diff ID -> bytes of its tar
+)
+
+// Layers is where the content of layers lives.
+type Layers interface {
+	Has(diffID digest.Digest) bool
+	// Ingest stores the tar r, which must hash to want; whatever goes wrong, nothing half is left.
+	Ingest(ctx context.Context, want digest.Digest, r io.Reader) error
+	Remove(diffID digest.Digest) error
+	List() ([]digest.Digest, error)
+}
+
+// Config is what a Store works with. DB, Content and Layers are required.
+type Config struct {
+	DB       *meta.DB
+	Content  *content.Store
+	Layers   Layers
+	Registry *registry.Client // nil: images can only be made locally
+	Host     ocispec.Platform // zero: what this program was built for
+
+	Downloads    int   // layers at a time per pull, default 3
+	MaxLayerSize int64 // of an uncompressed layer, default 256 GiB
+}
+
+// Store is the images of one engine. It is safe for concurrent use.
+type Store struct {
+	c Config
+
+	mu      sync.Mutex            // held while what is live is decided or changed
+	pins    map[digest.Digest]int // blobs and diff IDs that running pulls need
+	flights map[digest.Digest]chan struct{}
+}
+
+// Open returns a Store. It removes nothing; gc.Sweep does.
+func Open(c Config) (*Store, error) {
+	if c.DB == nil || c.Content == nil || c.Layers == nil {
+		return nil, errdef.New(errdef.InvalidArgument, "open image store: DB, Content and Layers are required")
+	}
+	if c.Host.OS == "" {
+		c.Host = manifest.HostPlatform()
+	}
+	if c.Downloads <= 0 {
+		c.Downloads = 3
+	}
+	if c.MaxLayerSize <= 0 {
+		c.MaxLayerSize = 256 << 30
+	}
+	s := &Store{c: c, pins: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s, s.writeIndex()
+}
+
+// record is what the metadata store keeps of an image.
+type record struct {
+	Manifest ocispec.Descriptor
+	Blobs    []digest.Digest // every blob kept for it: indexes, manifests, the config
+	Layers   []digest.Digest // diff IDs, base first
+	Platform ocispec.Platform
+	Created  time.Time // when the image says it was made
+	Added    time.Time // when it came here
+	Local    bool      // made here: its layer descriptors can be served uncompressed only
+}
+
+// Image is an image of this host.
+type Image struct {
+	ID          digest.Digest // of the config
+	Manifest    ocispec.Descriptor
+	RepoTags    []string // as users write them: busybox:latest
+	RepoDigests []string // busybox@sha256:...
+	Config      dockerspec.DockerOCIImage
+	DiffIDs     []digest.Digest // base first
+	Size        int64           // of all its layers, uncompressed
+	Created     time.Time
+	Added       time.Time
+	Platform    ocispec.Platform
+}
+
+// load reads the image of a record. names are looked up by the caller.
+func (s *Store) load(id digest.Digest, r record) (Image, error) {
+	raw, err := s.c.Content.Read(id, manifest.MaxSize)
+	if err != nil {
+		return Image{}, fmt.Errorf("image %s: config: %w", id, err)
+	}
+	cfg, err := manifest.DecodeConfig(raw)
+	if err != nil {
+		return Image{}, fmt.Errorf("image %s: %w", id, err)
+	}
+	img := Image{ID: id, Manifest: r.Manifest, Config: cfg, DiffIDs: r.Layers, Created: r.Created, Added: r.Added, Platform: r.Platform}
+	for _, d := range r.Layers {
+		n, err := s.layerSize(d)
+		if err != nil {
+			return Image{}, err
+		}
+		img.Size += n
+	}
+	return img, nil
+}
+
+func (s *Store) layerSize(d digest.Digest) (n int64, err error) {
+	_, err = s.c.DB.Get(bucketSizes, d.String(), &n)
+	return n, err
+}
+
+// pin keeps blobs and layers from being collected until unpin; it waits for a collection that is under way.
+func (s *Store) pin(ds ...digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range ds {
+		s.pins[d]++
+	}
+}
+
+func (s *Store) unpin(ds ...digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range ds {
+		if s.pins[d]--; s.pins[d] <= 0 {
+			delete(s.pins, d)
+		}
+	}
+}
+
+// commit writes an image and its names in one transaction, after everything it needs is durable. It returns what the tag
+// pointed to before.
+func (s *Store) commit(id digest.Digest, r record, tag string, digests []string) (before digest.Digest, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.c.DB.Update(func(tx *meta.Tx) error {
+		var old record
+		if found, err := tx.Get(bucketImages, id.String(), &old); err != nil {
+			return err
+		} else if found { // the same config by another manifest: keep both documents
+			r.Blobs = union(old.Blobs, r.Blobs)
+			r.Added = old.Added
+		}
+		if err := tx.Put(bucketImages, id.String(), r); err != nil {
+			return err
+		}
+		for _, d := range digests {
+			if err := tx.Put(bucketDigests, d, id); err != nil {
+				return err
+			}
+		}
+		if tag == "" {
+			return nil
+		}
+		if _, err := tx.Get(bucketTags, tag, &before); err != nil {
+			return err
+		}
+		return tx.Put(bucketTags, tag, id)
+	})
+	if err != nil {
+		return "", fmt.Errorf("record image %s: %w", id, err)
+	}
+	return before, s.writeIndex()
+}
+
+func union(a, b []digest.Digest) []digest.Digest {
+	seen := map[digest.Digest]bool{}
+	var out []digest.Digest
+	for _, d := range append(append([]digest.Digest(nil), a...), b...) {
+		if !seen[d] {
+			seen[d] = true
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// writeIndex rewrites the layout's index.json from the records. Call it with mu held. It is derived data: a crash before it
+// is repaired by the next Open.
+func (s *Store) writeIndex() error {
+	var all []ocispec.Descriptor
+	err := s.c.DB.View(func(tx *meta.Tx) error {
+		return tx.Each(bucketTags, func(name string, raw []byte) error {
+			var id digest.Digest
+			var r record
+			if err := meta.Decode(bucketTags, name, raw, &id); err != nil {
+				return err
+			}
+			if found, err := tx.Get(bucketImages, id.String(), &r); err != nil || !found {
+				return err
+			}
+			d := ocispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size,
+				Annotations: map[string]string{ocispec.AnnotationRefName: name}}
+			all = append(all, d)
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("write image index: %w", err)
+	}
+	return s.c.Content.SetIndex(all)
+}
+
+// familiar turns a stored name into what users read.
+func familiar(name string) string {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return name
+	}
+	return r.Familiar()
+}

@@ -1,0 +1,129 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// readBlob fetches a small blob whole; the descriptor was checked to be small.
+func readBlob(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor) ([]byte, error) {
+	if d.Size > manifest.MaxSize {
+		return nil, errdef.New(errdef.DataLoss, "blob %s: %d bytes, at most %d are allowed", d.Digest, d.Size, manifest.MaxSize)
+	}
+	b, err := repo.Blob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return io.ReadAll(b)
+}
+
+// pullLayers makes every layer of f present. The first failure ends the others.
+func (s *Store) pullLayers(ctx context.Context, repo *registry.Repo, f *found, p *reporter) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(s.c.Downloads)
+	started := map[digest.Digest]bool{}
+	var todo []int
+	for i, want := range f.image.RootFS.DiffIDs {
+		switch d := f.man.Layers[i]; {
+		case started[want]: // the same layer twice in one image
+		case s.c.Layers.Has(want):
+			p.say(shortLayer(d), "Already exists")
+			started[want] = true
+		default:
+			p.say(shortLayer(d), "Pulling fs layer")
+			started[want] = true
+			todo = append(todo, i)
+		}
+	}
+	for n, i := range todo {
+		if n >= s.c.Downloads {
+			p.say(shortLayer(f.man.Layers[i]), "Waiting")
+		}
+	}
+	for _, i := range todo {
+		g.Go(func() error { return s.layer(ctx, repo, f.man.Layers[i], f.image.RootFS.DiffIDs[i], p) })
+	}
+	return g.Wait()
+}
+
+// layer makes one layer present. Of several pulls that want it one fetches and the others wait; when that one fails, for
+// whatever reason of its own, the next tries by itself with its own registry and credentials.
+func (s *Store) layer(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, want digest.Digest, p *reporter) error {
+	for {
+		s.mu.Lock()
+		flight, busy := s.flights[want]
+		if !busy {
+			flight = make(chan struct{})
+			s.flights[want] = flight
+		}
+		s.mu.Unlock()
+		if !busy {
+			defer func() {
+				s.mu.Lock()
+				delete(s.flights, want)
+				s.mu.Unlock()
+				close(flight)
+			}()
+			if s.c.Layers.Has(want) { // another flight landed while we looked
+				p.say(shortLayer(d), "Pull complete")
+				return nil
+			}
+			return s.fetch(ctx, repo, d, want, p)
+		}
+		select {
+		case <-flight:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if s.c.Layers.Has(want) {
+			p.say(shortLayer(d), "Pull complete")
+			return nil
+		}
+	}
+}
+
+// fetch is the one pass: download, verify, inflate, verify, store.
+func (s *Store) fetch(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, want digest.Digest, p *reporter) error {
+	short := shortLayer(d)
+	b, err := repo.Blob(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	f, err := inflate(&meter{r: b, p: p, e: Event{ID: short, Status: "Downloading", Total: d.Size}, every: 100 * time.Millisecond}, s.c.MaxLayerSize)
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", short, err)
+	}
+	defer f.Close()
+	if err := s.c.Layers.Ingest(ctx, want, f); err != nil {
+		if f.err != nil && f.err != io.EOF { // the cause, not what the layer store made of it
+			err = f.err
+		}
+		return fmt.Errorf("layer %s: %w", short, err)
+	}
+	if f.err != io.EOF {
+		// The layer store stopped at the tar's end; the rest, and with it the blob's digest, is still to be seen.
+		if _, err := io.Copy(io.Discard, f); err != nil {
+			s.c.Layers.Remove(want)
+			return fmt.Errorf("layer %s: %w", short, err)
+		}
+	}
+	p.say(short, "Verifying Checksum")
+	p.say(short, "Download complete")
+	p.send(Event{ID: short, Status: "Extracting", Current: d.Size, Total: d.Size})
+	if err := s.c.DB.Put(bucketSizes, want.String(), f.out); err != nil {
+		return err
+	}
+	p.say(short, "Pull complete")
+	return nil
+}

@@ -1,0 +1,181 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// PullOptions say how to pull. Auth belongs to the registry of the reference. Progress is called from one goroutine at a time.
+type PullOptions struct {
+	Platform string
+	Auth     *registry.Auth
+	Progress func(Event)
+}
+
+// found is what a reference led to.
+type found struct {
+	top    ocispec.Descriptor // what the tag names
+	chain  []ocispec.Descriptor
+	docs   [][]byte // the documents of chain: indexes first, the manifest last
+	man    *ocispec.Manifest
+	config []byte
+	image  dockerspec.DockerOCIImage
+}
+
+// Pull makes name an image of this host: documents, then layers (several at a time, each in one pass), then the records.
+// Errors: NotFound, Unauthorized, Unavailable (registry), DataLoss (bytes are not what was promised), NotImplemented.
+func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, error) {
+	r, err := ref.Parse(name)
+	if err != nil {
+		return Image{}, err
+	}
+	if s.c.Registry == nil {
+		return Image{}, errdef.New(errdef.NotImplemented, "pull %s: this store has no registry client", r.Familiar())
+	}
+	want, err := manifest.ParsePlatform(o.Platform, s.c.Host)
+	if err != nil {
+		return Image{}, err
+	}
+	p := &reporter{fn: o.Progress}
+	repo := s.c.Registry.Repo(r, o.Auth)
+	f, err := find(ctx, repo, r, want, o.Platform != "")
+	if err != nil {
+		return Image{}, err
+	}
+	at := r.Tag
+	if r.Digest != "" {
+		at = r.Digest.String()
+	}
+	p.say(at, "Pulling from "+r.Path)
+
+	pins := []digest.Digest{f.man.Config.Digest}
+	for _, d := range f.chain {
+		pins = append(pins, d.Digest)
+	}
+	pins = append(pins, f.image.RootFS.DiffIDs...)
+	s.pin(pins...)
+	defer s.unpin(pins...)
+
+	if err := s.pullLayers(ctx, repo, f, p); err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", r.Familiar(), err)
+	}
+	return s.finishPull(ctx, r, f, p)
+}
+
+// finishPull stores the documents, then the records.
+func (s *Store) finishPull(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
+	rec := record{Manifest: f.chain[len(f.chain)-1], Layers: f.image.RootFS.DiffIDs, Platform: f.image.Platform, Added: time.Now().UTC()}
+	if f.image.Created != nil {
+		rec.Created = *f.image.Created
+	}
+	put := func(d digest.Digest, raw []byte) error {
+		rec.Blobs = append(rec.Blobs, d)
+		return s.c.Content.Put(ctx, d, int64(len(raw)), bytes.NewReader(raw))
+	}
+	for i, d := range f.chain {
+		if err := put(d.Digest, f.docs[i]); err != nil {
+			return Image{}, err
+		}
+	}
+	imageID := f.man.Config.Digest
+	if err := put(imageID, f.config); err != nil {
+		return Image{}, err
+	}
+	tag := ""
+	if r.Digest == "" {
+		tag = r.WithTag(r.Tag).String()
+	}
+	before, err := s.commit(imageID, rec, tag, []string{r.WithDigest(f.top.Digest).String()})
+	if err != nil {
+		return Image{}, err
+	}
+	p.say("", "Digest: "+f.top.Digest.String())
+	if before == imageID {
+		p.say("", "Status: Image is up to date for "+r.Familiar())
+	} else {
+		p.say("", "Status: Downloaded newer image for "+r.Familiar())
+	}
+	return s.Resolve(imageID.String())
+}
+
+// find follows a reference through indexes to one manifest and its config. asked tells that the user named a platform.
+func find(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, asked bool) (*found, error) {
+	f := &found{}
+	next, seen := ocispec.Descriptor{Digest: r.Digest}, map[digest.Digest]bool{}
+	for depth := 0; f.man == nil; depth++ {
+		if depth >= manifest.MaxDepth {
+			return nil, errdef.New(errdef.DataLoss, "manifest for %s: indexes nested deeper than %d", r.Familiar(), manifest.MaxDepth)
+		}
+		raw, d, err := repo.Manifest(ctx, next.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if seen[d.Digest] {
+			return nil, errdef.New(errdef.DataLoss, "manifest for %s: index %s contains itself", r.Familiar(), d.Digest)
+		}
+		seen[d.Digest] = true
+		if depth > 0 && next.Size != d.Size {
+			return nil, errdef.New(errdef.DataLoss, "manifest %s: wrong size: got %d bytes, promised %d", d.Digest, d.Size, next.Size)
+		}
+		if err := sameType(next, d); err != nil {
+			return nil, err
+		}
+		doc, err := manifest.Decode(raw, d.MediaType)
+		if err != nil {
+			return nil, fmt.Errorf("manifest for %s: %w", r.Familiar(), err)
+		}
+		d.MediaType = doc.MediaType
+		f.chain, f.docs, f.man = append(f.chain, d), append(f.docs, raw), doc.Manifest
+		if doc.Index != nil {
+			if next, err = manifest.Select(doc.Index, want); err != nil {
+				return nil, fmt.Errorf("manifest for %s: %w", r.Familiar(), err)
+			}
+		}
+	}
+	f.top = f.chain[0]
+	return f, f.readConfig(ctx, repo, r, want, asked)
+}
+
+// sameType compares what an index promised with what the registry sent, as far as both speak.
+func sameType(promised, got ocispec.Descriptor) error {
+	if promised.MediaType == "" || got.MediaType == "" {
+		return nil
+	}
+	for _, known := range manifest.Accepted() {
+		if got.MediaType == known && promised.MediaType != known {
+			return errdef.New(errdef.DataLoss, "manifest %s: its index says mediaType %q, the registry %q", got.Digest, promised.MediaType, got.MediaType)
+		}
+	}
+	return nil
+}
+
+func (f *found) readConfig(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, asked bool) (err error) {
+	if f.config, err = readBlob(ctx, repo, f.man.Config); err != nil {
+		return fmt.Errorf("config of %s: %w", r.Familiar(), err)
+	}
+	if f.image, err = manifest.DecodeConfig(f.config); err != nil {
+		return fmt.Errorf("%s: %w", r.Familiar(), err)
+	}
+	if n, m := len(f.image.RootFS.DiffIDs), len(f.man.Layers); n != m {
+		return errdef.New(errdef.DataLoss, "%s: its manifest has %d layers, its config %d", r.Familiar(), m, n)
+	}
+	if asked && f.image.OS != "" && manifest.Match(f.image.Platform, want) == 0 {
+		return errdef.New(errdef.NotFound, "image %s is for %s, not for %s", r.Familiar(),
+			manifest.PlatformString(f.image.Platform), manifest.PlatformString(want))
+	}
+	return nil
+}
+
+// shortLayer is how progress names a layer.
+func shortLayer(d ocispec.Descriptor) string { return id.Short(d.Digest.String()) }

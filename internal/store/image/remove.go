@@ -1,0 +1,244 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/opencontainers/go-digest"
+)
+
+// InUse names the containers that use an image; nil means that nothing can.
+type InUse func(id digest.Digest) []string
+
+func (f InUse) of(id digest.Digest) []string {
+	if f == nil {
+		return nil
+	}
+	return f(id)
+}
+
+// change is what Remove and Prune decided, before it is done.
+type change struct {
+	tags, digests []string // canonical names that go
+	images        []digest.Digest
+}
+
+// Remove takes a name from an image, and with the last name, or by ID, the image and the layers nobody else needs. It returns
+// what was untagged (names) and deleted (image and layer digests). An image that containers use is a Conflict; with force its
+// names go and the image stays, nameless, until they do.
+func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := c.find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	ch, err := c.removal(name, id, force, inUse.of(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.apply(c, ch)
+}
+
+// removal decides; it changes nothing.
+func (c catalog) removal(name string, imageID digest.Digest, force bool, users []string) (change, error) {
+	tags, digests := namesOf(c.tags, imageID), namesOf(c.digests, imageID)
+	short := id.Short(imageID.String())
+	r, err := ref.Parse(name)
+	_, byName := c.named(r)
+	if byName = byName && err == nil; byName && len(tags) > 1 && r.Digest == "" {
+		ch := change{tags: []string{r.String()}}
+		if !slices.ContainsFunc(tags, func(t string) bool { return t != r.String() && strings.HasPrefix(t, r.Name()+":") }) {
+			for _, d := range digests { // the last tag of a repository takes its digests along
+				if strings.HasPrefix(d, r.Name()+"@") {
+					ch.digests = append(ch.digests, d)
+				}
+			}
+		}
+		return ch, nil
+	}
+	if byName && r.Digest != "" && (len(tags) > 0 || len(digests) > 1) {
+		return change{digests: []string{r.WithDigest(r.Digest).String()}}, nil
+	}
+	if !byName && !force && repositories(tags) > 1 {
+		return change{}, errdef.New(errdef.Conflict, "conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", short)
+	}
+	ch := change{tags: tags, digests: digests, images: []digest.Digest{imageID}}
+	switch {
+	case len(users) == 0:
+	case !force && byName:
+		return change{}, errdef.New(errdef.Conflict, "conflict: unable to remove repository reference %q (must be forced) - container %s is using its referenced image %s",
+			printable(name), id.Short(users[0]), short)
+	case !force:
+		return change{}, errdef.New(errdef.Conflict, "conflict: unable to delete %s (must be forced) - image is being used by container %s", short, id.Short(users[0]))
+	default:
+		ch.images = nil
+		if len(tags)+len(digests) == 0 {
+			return change{}, errdef.New(errdef.Conflict, "conflict: unable to delete %s (cannot be forced) - image is being used by container %s", short, id.Short(users[0]))
+		}
+	}
+	return ch, nil
+}
+
+func repositories(tags []string) int {
+	seen := map[string]bool{}
+	for _, t := range tags {
+		seen[t[:strings.LastIndexByte(t, ':')]] = true
+	}
+	return len(seen)
+}
+
+// apply does a change: the records in one transaction, then the files nobody refers to any more. Call it with mu held. A
+// crash in between leaves files that gc.Sweep removes.
+func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err error) {
+	err = s.c.DB.Update(func(tx *meta.Tx) error {
+		for _, n := range ch.tags {
+			if err := tx.Delete(bucketTags, n); err != nil {
+				return err
+			}
+			delete(c.tags, n)
+			untagged = append(untagged, familiar(n))
+		}
+		for _, n := range ch.digests {
+			if err := tx.Delete(bucketDigests, n); err != nil {
+				return err
+			}
+			delete(c.digests, n)
+			untagged = append(untagged, familiar(n))
+		}
+		for _, d := range ch.images {
+			if err := tx.Delete(bucketImages, d.String()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("remove image: %w", err)
+	}
+	if err := s.writeIndex(); err != nil {
+		return untagged, nil, err
+	}
+	var gone []record
+	for _, d := range ch.images {
+		gone = append(gone, c.images[d])
+		delete(c.images, d)
+		deleted = append(deleted, d.String())
+	}
+	live := s.live(c)
+	for _, r := range gone {
+		for _, d := range slices.Backward(r.Layers) {
+			if live[d] || !s.c.Layers.Has(d) {
+				continue
+			}
+			if err := s.c.Layers.Remove(d); err != nil {
+				return untagged, deleted, fmt.Errorf("remove layer: %w", err)
+			}
+			if err := s.c.DB.Delete(bucketSizes, d.String()); err != nil {
+				return untagged, deleted, err
+			}
+			deleted = append(deleted, d.String())
+		}
+		for _, d := range r.Blobs {
+			if live[d] {
+				continue
+			}
+			if err := s.c.Content.Remove(d); err != nil {
+				return untagged, deleted, err
+			}
+		}
+	}
+	return untagged, deleted, nil
+}
+
+// live is every digest that a record or a running pull needs: blobs and diff IDs together. Call it with mu held.
+func (s *Store) live(c catalog) map[digest.Digest]bool {
+	live := map[digest.Digest]bool{}
+	for d := range s.pins {
+		live[d] = true
+	}
+	for id, r := range c.images {
+		live[id] = true
+		for _, d := range r.Blobs {
+			live[d] = true
+		}
+		for _, d := range r.Layers {
+			live[d] = true
+		}
+	}
+	return live
+}
+
+// Freeze calls fn with everything that must stay (blobs and diff IDs), while no image is recorded, removed or begun to be
+// pulled. fn must not call the Store.
+func (s *Store) Freeze(fn func(live map[digest.Digest]bool) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return err
+	}
+	return fn(s.live(c))
+}
+
+// PruneOptions choose images: nameless ones, or with All every one that no container uses.
+type PruneOptions struct {
+	All    bool
+	Until  time.Time // zero: any age; else only images made before
+	Labels func(map[string]string) bool
+	InUse  InUse
+}
+
+// Prune removes what the options choose and tells what was untagged and deleted, and how many bytes of layers went.
+func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	var ch change
+	for id, r := range c.images {
+		tags := namesOf(c.tags, id)
+		if len(tags) > 0 && !o.All || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
+			continue
+		}
+		if o.Labels != nil {
+			img, err := s.load(id, r)
+			if err != nil {
+				return nil, nil, 0, err
+			}
+			if !o.Labels(img.Config.Config.Labels) {
+				continue
+			}
+		}
+		ch.tags = append(ch.tags, tags...)
+		ch.digests = append(ch.digests, namesOf(c.digests, id)...)
+		ch.images = append(ch.images, id)
+	}
+	sizes := map[string]int64{}
+	err = s.c.DB.Each(bucketSizes, func(key string, raw []byte) error {
+		var n int64
+		err := meta.Decode(bucketSizes, key, raw, &n)
+		sizes[key] = n
+		return err
+	})
+	if err != nil || len(ch.images) == 0 {
+		return nil, nil, 0, err
+	}
+	untagged, deleted, err = s.apply(c, ch)
+	for _, d := range deleted {
+		freed += sizes[d]
+	}
+	return untagged, deleted, freed, err
+}

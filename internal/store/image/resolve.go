@@ -1,0 +1,198 @@
+package image
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/opencontainers/go-digest"
+)
+
+// catalog is all records of one moment.
+type catalog struct {
+	images  map[digest.Digest]record
+	tags    map[string]digest.Digest // canonical
+	digests map[string]digest.Digest // canonical
+}
+
+func (s *Store) catalog() (catalog, error) {
+	c := catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}}
+	err := s.c.DB.View(func(tx *meta.Tx) (err error) {
+		c, err = catalogOf(tx)
+		return err
+	})
+	return c, err
+}
+
+func catalogOf(tx *meta.Tx) (catalog, error) {
+	c := catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}}
+	err := tx.Each(bucketImages, func(key string, raw []byte) error {
+		var r record
+		err := meta.Decode(bucketImages, key, raw, &r)
+		c.images[digest.Digest(key)] = r
+		return err
+	})
+	for bucket, names := range map[string]map[string]digest.Digest{bucketTags: c.tags, bucketDigests: c.digests} {
+		if err != nil {
+			return c, err
+		}
+		err = tx.Each(bucket, func(key string, raw []byte) error {
+			var id digest.Digest
+			err := meta.Decode(bucket, key, raw, &id)
+			names[key] = id
+			return err
+		})
+	}
+	return c, err
+}
+
+// namesOf returns the canonical names of an image in order.
+func namesOf(names map[string]digest.Digest, id digest.Digest) []string {
+	var out []string
+	for n, to := range names {
+		if to == id {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// find resolves what a user wrote: a full ID, name[:tag], name@digest, a manifest's digest, or the start of an ID.
+func (c catalog) find(name string) (digest.Digest, error) {
+	none := errdef.New(errdef.NotFound, "No such image: %s", printable(name))
+	hex := strings.TrimPrefix(name, "sha256:")
+	if d, err := ref.ParseDigest("sha256:" + hex); err == nil {
+		if _, ok := c.images[d]; ok {
+			return d, nil
+		}
+		for id, r := range c.images {
+			if slices.Contains(r.Blobs, d) {
+				return id, nil
+			}
+		}
+		return "", none
+	}
+	if r, err := ref.Parse(name); err == nil {
+		if id, ok := c.named(r); ok {
+			return id, nil
+		}
+	}
+	if !ref.IsHex(hex) {
+		return "", none
+	}
+	var hit digest.Digest
+	for id := range c.images {
+		if strings.HasPrefix(id.Encoded(), hex) {
+			if hit != "" {
+				return "", errdef.New(errdef.InvalidArgument, "image ID %s is ambiguous: give more digits", hex)
+			}
+			hit = id
+		}
+	}
+	if hit == "" {
+		return "", none
+	}
+	return hit, nil
+}
+
+func (c catalog) named(r ref.Ref) (digest.Digest, bool) {
+	if r.Digest != "" {
+		id, ok := c.digests[r.WithDigest(r.Digest).String()]
+		return id, ok
+	}
+	id, ok := c.tags[r.WithTag(r.Tag).String()]
+	return id, ok
+}
+
+func printable(s string) string {
+	if len(s) > 256 {
+		s = s[:256] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Resolve finds an image by name[:tag], name@digest, ID or short ID. errdef.NotFound: "No such image: X".
+func (s *Store) Resolve(name string) (Image, error) {
+	c, err := s.catalog()
+	if err != nil {
+		return Image{}, err
+	}
+	id, err := c.find(name)
+	if err != nil {
+		return Image{}, err
+	}
+	return s.describe(c, id)
+}
+
+func (s *Store) describe(c catalog, id digest.Digest) (Image, error) {
+	img, err := s.load(id, c.images[id])
+	if err != nil {
+		return Image{}, err
+	}
+	for _, n := range namesOf(c.tags, id) {
+		img.RepoTags = append(img.RepoTags, familiar(n))
+	}
+	for _, n := range namesOf(c.digests, id) {
+		img.RepoDigests = append(img.RepoDigests, familiar(n))
+	}
+	return img, nil
+}
+
+// List returns every image, the youngest first.
+func (s *Store) List() ([]Image, error) {
+	c, err := s.catalog()
+	if err != nil {
+		return nil, err
+	}
+	var all []Image
+	for id := range c.images {
+		img, err := s.describe(c, id)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	slices.SortFunc(all, func(a, b Image) int {
+		if n := b.Created.Compare(a.Created); n != 0 {
+			return n
+		}
+		return strings.Compare(string(a.ID), string(b.ID))
+	})
+	return all, nil
+}
+
+// Tag gives an image another name. A tag that named another image moves.
+func (s *Store) Tag(name, target string) error {
+	t, err := ref.Parse(target)
+	if err != nil {
+		return err
+	}
+	if t.Digest != "" {
+		return errdef.New(errdef.InvalidArgument, "refusing to create a tag with a digest reference: %s", t.Familiar())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.c.DB.Update(func(tx *meta.Tx) error {
+		c, err := catalogOf(tx)
+		if err != nil {
+			return err
+		}
+		id, err := c.find(name)
+		if err != nil {
+			return err
+		}
+		return tx.Put(bucketTags, t.String(), id)
+	})
+	if err != nil {
+		return err
+	}
+	return s.writeIndex()
+}

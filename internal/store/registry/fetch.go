@@ -1,0 +1,229 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (p *Repo) scope() string { return "repository:" + p.ref.Path + ":pull" }
+
+// Manifest fetches a manifest or index. With want set it is fetched by that digest and verified against it, else by the
+// reference's own digest or tag. The descriptor's media type is what the registry said, or "".
+func (p *Repo) Manifest(ctx context.Context, want digest.Digest) ([]byte, ocispec.Descriptor, error) {
+	if want == "" {
+		want = p.ref.Digest
+	}
+	at := want.String()
+	if at == "" {
+		at = p.ref.Tag
+	}
+	h := http.Header{"Accept": manifest.Accepted()}
+	for try := 1; ; try++ {
+		raw, d, err := p.manifestOnce(ctx, at, want, h)
+		if err == nil || !breaks(err) || try >= p.k.c.Attempts || ctx.Err() != nil {
+			return raw, d, err
+		}
+		if err := p.k.pause(ctx, try, 0); err != nil {
+			return nil, d, err
+		}
+	}
+}
+
+func (p *Repo) manifestOnce(ctx context.Context, at string, want digest.Digest, h http.Header) ([]byte, ocispec.Descriptor, error) {
+	var none ocispec.Descriptor
+	resp, err := p.do(ctx, http.MethodGet, "/v2/"+p.ref.Path+"/manifests/"+at, p.scope(), h)
+	if err != nil {
+		return nil, none, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, none, p.statusError(resp, "manifest")
+	}
+	if resp.ContentLength > manifest.MaxSize {
+		return nil, none, errdef.New(errdef.DataLoss, "manifest for %s: %d bytes, at most %d are allowed", p.ref.Familiar(), resp.ContentLength, manifest.MaxSize)
+	}
+	body := p.k.watch(resp.Body, func() { resp.Body.Close() })
+	defer body.stop()
+	raw, err := io.ReadAll(io.LimitReader(body, manifest.MaxSize+1))
+	if err != nil {
+		return nil, none, errdef.New(errdef.Unavailable, "manifest for %s: %w", p.ref.Familiar(), err)
+	}
+	if len(raw) > manifest.MaxSize {
+		return nil, none, errdef.New(errdef.DataLoss, "manifest for %s: more than %d bytes", p.ref.Familiar(), manifest.MaxSize)
+	}
+	if want == "" {
+		// By tag the body is all we have; a header that contradicts it is a broken or lying registry.
+		if s := resp.Header.Get("Docker-Content-Digest"); strings.HasPrefix(s, "sha256:") {
+			if want, err = ref.ParseDigest(s); err != nil {
+				return nil, none, errdef.New(errdef.DataLoss, "manifest for %s: header Docker-Content-Digest: %w", p.ref.Familiar(), err)
+			}
+		}
+	}
+	got := digest.FromBytes(raw)
+	if want != "" && got != want {
+		return nil, none, errdef.New(errdef.DataLoss, "manifest for %s: wrong digest: got %s, promised %s", p.ref.Familiar(), got, want)
+	}
+	return raw, ocispec.Descriptor{MediaType: resp.Header.Get("Content-Type"), Digest: got, Size: int64(len(raw))}, nil
+}
+
+// Blob opens a blob for one pass. The reader resumes a broken connection by Range, and ends in io.EOF only when exactly
+// d.Size bytes with digest d.Digest came; any other bytes end in errdef.DataLoss. A caller that trusts what it read before
+// it saw io.EOF is wrong. The descriptor's urls are ignored.
+func (p *Repo) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if _, err := ref.ParseDigest(d.Digest.String()); err != nil {
+		return nil, err
+	}
+	if d.Size < 0 {
+		return nil, errdef.New(errdef.DataLoss, "blob %s: negative size %d", d.Digest, d.Size)
+	}
+	b := &blob{p: p, ctx: ctx, d: d, sum: digest.SHA256.Hash()}
+	if err := b.connect(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// blob is a verified, resuming body.
+type blob struct {
+	p     *Repo
+	ctx   context.Context
+	d     ocispec.Descriptor
+	sum   hash.Hash
+	off   int64 // bytes handed out
+	tries int   // breaks without progress worth the name
+	mark  int64 // off at the last break
+	body  *watched
+	resp  *http.Response
+	err   error
+}
+
+// connect asks for the rest of the blob.
+func (b *blob) connect() error {
+	h := http.Header{}
+	if b.off > 0 {
+		h.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
+	}
+	resp, err := b.p.do(b.ctx, http.MethodGet, "/v2/"+b.p.ref.Path+"/blobs/"+b.d.Digest.String(), b.p.scope(), h)
+	if err != nil {
+		return err
+	}
+	skip, err := b.place(resp)
+	if err != nil {
+		resp.Body.Close()
+		return err
+	}
+	b.resp = resp
+	b.body = b.p.k.watch(resp.Body, func() { resp.Body.Close() })
+	if _, err := io.CopyN(io.Discard, b.body, skip); err != nil {
+		b.close()
+		return errdef.New(errdef.Unavailable, "blob %s: %w", b.d.Digest, err)
+	}
+	return nil
+}
+
+// place tells how many bytes of the answer were had before, and refuses an answer that is not the part asked for.
+func (b *blob) place(resp *http.Response) (skip int64, err error) {
+	left := b.d.Size - b.off
+	switch resp.StatusCode {
+	case http.StatusOK: // no ranges here: the whole blob comes again
+		skip, left = b.off, b.d.Size
+	case http.StatusPartialContent:
+		want := fmt.Sprintf("bytes %d-%d/", b.off, b.d.Size-1)
+		if got := resp.Header.Get("Content-Range"); b.off == 0 || !strings.HasPrefix(got, want) {
+			return 0, errdef.New(errdef.DataLoss, "blob %s: registry sent range %q, asked for %q", b.d.Digest, clean(got), want)
+		}
+	default:
+		return 0, b.p.statusError(resp, "blob "+b.d.Digest.String())
+	}
+	if n := resp.ContentLength; n >= 0 && n != left {
+		return 0, errdef.New(errdef.DataLoss, "blob %s: wrong size: registry sends %d bytes, promised %d", b.d.Digest, n, left)
+	}
+	return skip, nil
+}
+
+func (b *blob) Read(q []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if len(q) == 0 {
+		return 0, nil
+	}
+	// One byte beyond the promise is enough to know that there is more.
+	if room := b.d.Size - b.off + 1; int64(len(q)) > room {
+		q = q[:room]
+	}
+	n, err := b.body.Read(q)
+	if over := b.off + int64(n) - b.d.Size; over > 0 {
+		b.err = errdef.New(errdef.DataLoss, "blob %s: wrong size: more than the promised %d bytes", b.d.Digest, b.d.Size)
+		return 0, b.err
+	}
+	b.sum.Write(q[:n])
+	b.off += int64(n)
+	if err != nil {
+		b.err = b.end(err)
+	}
+	return n, b.err
+}
+
+// end judges why the body ended: whole and right, to be resumed (nil), or wrong.
+func (b *blob) end(err error) error {
+	if b.off == b.d.Size { // whole, however the connection ended
+		if got := digest.NewDigest(digest.SHA256, b.sum); got != b.d.Digest {
+			return errdef.New(errdef.DataLoss, "blob: wrong digest: got %s, promised %s", got, b.d.Digest)
+		}
+		return io.EOF
+	}
+	if b.ctx.Err() != nil {
+		return context.Cause(b.ctx)
+	}
+	if err == io.EOF { // a clean end, too early: the server believes that this was all
+		return errdef.New(errdef.DataLoss, "blob %s: wrong size: got %d bytes, promised %d", b.d.Digest, b.off, b.d.Size)
+	}
+	for {
+		if b.off-b.mark >= 1<<20 {
+			b.tries = 0
+		}
+		b.mark = b.off
+		if b.tries++; b.tries >= b.p.k.c.Attempts {
+			return errdef.New(errdef.Unavailable, "blob %s from %s: broke off at %d of %d bytes, %d times: %w",
+				b.d.Digest, b.resp.Request.URL.Host, b.off, b.d.Size, b.tries, err)
+		}
+		b.close()
+		if perr := b.p.k.pause(b.ctx, b.tries, 0); perr != nil {
+			return perr
+		}
+		if err = b.connect(); err == nil {
+			return nil
+		}
+		if errdef.Is(err, errdef.DataLoss) || errdef.Is(err, errdef.NotFound) || b.ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (b *blob) close() {
+	if b.body != nil {
+		b.body.stop()
+		b.resp.Body.Close()
+	}
+}
+
+// Close ends the transfer.
+func (b *blob) Close() error {
+	b.close()
+	if b.err == nil {
+		b.err = errors.New("blob is closed")
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+// Package registry owns the conversation with image registries (OCI distribution 1.1, Docker registry v2).
+//
+// It promises that bytes it hands out as a blob or manifest have the digest and size that were asked for, that credentials go
+// to the exact scheme, host and port they belong to and to that registry's token server (https, or the same host) only, that
+// plain http is spoken to loopback and configured hosts only, and that nothing a server does makes it wait, read or retry
+// without bound. It must never follow the urls of a foreign layer, keep cookies, or print a secret.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+)
+
+// Auth are the credentials of one registry, in the terms of docker's config.json. It prints as ***.
+type Auth struct {
+	Username, Password string
+	IdentityToken      string // an OAuth2 refresh token
+	RegistryToken      string // a bearer token to send as it is
+}
+
+// String hides the secret.
+func (a *Auth) String() string { return "***" }
+
+// GoString hides the secret from %#v as well.
+func (a *Auth) GoString() string { return "***" }
+
+func (a *Auth) empty() bool {
+	return a == nil || a.Username == "" && a.Password == "" && a.IdentityToken == "" && a.RegistryToken == ""
+}
+
+// Config tunes a Client. The zero value is right for an engine.
+type Config struct {
+	Insecure  []string       // hosts (host, host:port or CIDR) that may be spoken to by http or with an unverified certificate
+	RootCAs   *x509.CertPool // nil: the system's
+	Proxy     func(*http.Request) (*url.URL, error)
+	UserAgent string
+
+	Attempts   int           // per request, default 5
+	BackOff    time.Duration // before the second attempt, doubled each time, default 500 ms
+	MaxWait    time.Duration // cap of one wait, default 60 s; a server that asks for more is given up on
+	Stall      time.Duration // longest silence within a body or before its headers, default 30 s
+	MinRate    int64         // bytes per second a body must average over every Stall, default 512
+	MaxErrBody int64         // of an error answer, default 4 KiB
+}
+
+// Client speaks to any registry. It is safe for concurrent use.
+type Client struct {
+	c    Config
+	http *http.Client // certificates verified
+	weak *http.Client // for insecure hosts: certificates not verified
+
+	mu      sync.Mutex
+	schemes map[string]string // host to the scheme that answered
+}
+
+// New returns a Client with the defaults filled in.
+func New(c Config) *Client {
+	def(&c.Attempts, 5)
+	def(&c.BackOff, 500*time.Millisecond)
+	def(&c.MaxWait, 60*time.Second)
+	def(&c.Stall, 30*time.Second)
+	def(&c.MinRate, 512)
+	def(&c.MaxErrBody, 4<<10)
+	if c.UserAgent == "" {
+		c.UserAgent = "dhow"
+	}
+	k := &Client{c: c, schemes: map[string]string{}}
+	k.http = k.client(&tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12})
+	k.weak = k.client(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // insecure hosts only, see pick
+	return k
+}
+
+func def[T int | int64 | time.Duration](p *T, v T) {
+	if *p == 0 {
+		*p = v
+	}
+}
+
+func (k *Client) client(t *tls.Config) *http.Client {
+	d := &net.Dialer{Timeout: 10 * time.Second}
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy: k.c.Proxy, DialContext: d.DialContext, TLSClientConfig: t, ForceAttemptHTTP2: true,
+			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: k.c.Stall, MaxResponseHeaderBytes: 64 << 10,
+			MaxIdleConnsPerHost: 8, IdleConnTimeout: 60 * time.Second, DisableCompression: true,
+		},
+		CheckRedirect: k.redirect,
+	}
+}
+
+// origin is what credentials belong to.
+func origin(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		if port = "443"; u.Scheme == "http" {
+			port = "80"
+		}
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+// redirect follows at most five hops of a GET or HEAD, takes our header from any request that leaves the origin, and never
+// goes from https to http nor by http to a host that may not be spoken to so.
+func (k *Client) redirect(req *http.Request, via []*http.Request) error {
+	if len(via) > 5 {
+		return errors.New("more than 5 redirects")
+	}
+	first, last := via[0], via[len(via)-1]
+	if first.Method != http.MethodGet && first.Method != http.MethodHead {
+		return http.ErrUseLastResponse
+	}
+	switch {
+	case req.URL.Scheme == "https":
+	case req.URL.Scheme != "http":
+		return errors.New("redirect to a scheme other than https")
+	case last.URL.Scheme == "https":
+		return errors.New("redirect from https to http")
+	case !k.insecure(req.URL.Host):
+		return errors.New("redirect to http at a host that is not configured as insecure")
+	}
+	req.Header.Del("Referer")
+	if origin(req.URL) != origin(first.URL) {
+		req.Header.Del("Authorization")
+		req.Header.Del("Cookie")
+	}
+	return nil
+}
+
+// insecure tells whether host[:port] may be spoken to by http.
+func (k *Client) insecure(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	addr, err := netip.ParseAddr(host)
+	if host == "localhost" || err == nil && addr.IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(k.c.Insecure, func(s string) bool {
+		if p, perr := netip.ParsePrefix(s); perr == nil {
+			return err == nil && p.Contains(addr)
+		}
+		return strings.EqualFold(s, hostport) || strings.EqualFold(s, host)
+	})
+}
+
+func (k *Client) pick(host string) *http.Client {
+	if k.insecure(host) {
+		return k.weak
+	}
+	return k.http
+}
+
+// endpoint is where the API of a registry lives.
+func endpoint(domain string) string {
+	if domain == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return domain
+}
+
+// base returns scheme://host of a registry. Hosts that may be insecure are tried with https first; http is used when what
+// answers there does not speak TLS at all, never because of a certificate.
+func (k *Client) base(ctx context.Context, domain string) (string, error) {
+	host := endpoint(domain)
+	if !k.insecure(host) {
+		return "https://" + host, nil
+	}
+	k.mu.Lock()
+	scheme := k.schemes[host]
+	k.mu.Unlock()
+	if scheme != "" {
+		return scheme + "://" + host, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+host+"/v2/", nil)
+	if err != nil {
+		return "", errdef.New(errdef.InvalidArgument, "registry %q: %w", host, err)
+	}
+	req.Header.Set("User-Agent", k.c.UserAgent)
+	resp, err := k.weak.Do(req)
+	scheme = "https"
+	switch {
+	case err == nil:
+		resp.Body.Close()
+	case notTLS(err):
+		scheme = "http"
+	default:
+		return "", unreachable(ctx, host, err)
+	}
+	k.mu.Lock()
+	k.schemes[host] = scheme
+	k.mu.Unlock()
+	return scheme + "://" + host, nil
+}
+
+func notTLS(err error) bool {
+	var rec tls.RecordHeaderError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &rec)
+}
+
+// unreachable names host and cause; a cancelled context stays Cancelled.
+func unreachable(ctx context.Context, host string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return errdef.New(errdef.Unavailable, "registry %s: %w", host, err)
+}
+
+// Repo is one repository as seen with one set of credentials. It is safe for concurrent use.
+type Repo struct {
+	k    *Client
+	ref  ref.Ref // for its name
+	auth *Auth
+
+	mu       sync.Mutex
+	tokens   map[string]token // by scope
+	useBasic bool
+}
+
+// Repo returns the repository that r names. auth must be what the user stored for r.Domain, or nil.
+func (k *Client) Repo(r ref.Ref, auth *Auth) *Repo {
+	if auth.empty() {
+		auth = nil
+	}
+	return &Repo{k: k, ref: r, auth: auth, tokens: map[string]token{}}
+}
