@@ -1,0 +1,104 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"golang.org/x/sys/unix"
+)
+
+// Apply carries out steps in order; pid is who joins. It stops at the first failure and undoes nothing: Remove does.
+func Apply(steps []plan.Step, pid int) error {
+	for i := range steps {
+		if err := step(&steps[i], pid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func step(s *plan.Step, pid int) error {
+	err := act(s, pid)
+	if s.Else != nil && errors.Is(err, unix.ENOENT) {
+		return step(s.Else, pid)
+	}
+	var errno unix.Errno
+	if err == nil || errors.As(err, &errno) && tolerated(s.Tolerate, errno) {
+		return nil
+	}
+	if s.Kind == plan.Write || s.Kind == plan.Check {
+		return fmt.Errorf("%s: %s %q to %s: %w%s", s.Why, s.Kind, s.Value, s.Path, err, hint(err))
+	}
+	return fmt.Errorf("%s: %s %s: %w%s", s.Why, s.Kind, s.Path, err, hint(err))
+}
+
+func tolerated(list []uint, errno unix.Errno) bool {
+	for _, e := range list {
+		if unix.Errno(e) == errno {
+			return true
+		}
+	}
+	return false
+}
+
+// hint is what to do about the errors people meet.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return "; this kernel or hierarchy has no such setting"
+	case errors.Is(err, unix.EBUSY):
+		return "; more is in use than the new limit allows, or the cgroup has processes of its own"
+	case errors.Is(err, unix.EROFS):
+		return "; the hierarchy is mounted read-only here"
+	}
+	return ""
+}
+
+func act(s *plan.Step, pid int) error {
+	switch s.Kind {
+	case plan.Mkdir:
+		return unix.Mkdir(s.Path, 0o755)
+	case plan.Write:
+		return write(s.Path, s.Value)
+	case plan.Copy:
+		have, err := read(s.Path, maxFile)
+		if err != nil || strings.TrimSpace(string(have)) != "" {
+			return err
+		}
+		value, err := read(s.From, maxFile)
+		if err != nil {
+			return err
+		}
+		return write(s.Path, strings.TrimSpace(string(value)))
+	case plan.Check:
+		return atMost(s.Path, s.Value)
+	case plan.Devices:
+		return LoadDevices(s.Path, s.Program)
+	case plan.Join:
+		if pid <= 0 {
+			return errdef.New(errdef.InvalidArgument, "no process to join with")
+		}
+		return write(s.Path, strconv.Itoa(pid))
+	}
+	return errdef.New(errdef.NotImplemented, "unknown kind of step %v", s.Kind)
+}
+
+func atMost(file, limit string) error {
+	have, err := readUint(path.Dir(file), path.Base(file))
+	if err != nil {
+		return err
+	}
+	want, err := strconv.ParseUint(limit, 10, 64)
+	if err != nil {
+		return err
+	}
+	if have > want {
+		return unix.EBUSY
+	}
+	return nil
+}
