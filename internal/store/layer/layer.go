@@ -1,0 +1,202 @@
+// Package layer owns the layers of images: the tar that each diff ID names, its tree, and the forms in which a kernel mounts it.
+//
+// It promises that a layer is there whole and verified or not at all, that no path, link or attribute in a tar acts outside of the
+// layer, and that every form shows the same tree. It must never mount anything (Open's probe makes one detached mount) and
+// never decide whether a layer is still needed.
+//
+// On disk (docs/formats/layer.md): sha256/HEX/{layer.tar,tree.bin,info.json} with index.erofs or fs/, merged/HEX/{info.json,...}, tmp/.
+package layer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
+)
+
+// Forms of a layer.
+const (
+	FormErofs = "erofs" // the tar as it is, and an EROFS index over it
+	FormDir   = "dir"   // an unpacked folder, besides the tar
+)
+
+// Options configure a Store.
+type Options struct {
+	// Form is FormErofs, FormDir, or "" for what the kernel can mount.
+	Form string
+	// Loop makes mounts of FormErofs use loop devices; with an empty Form the probe decides.
+	Loop   bool
+	Limits tarindex.Limits
+}
+
+// Store is a folder of layers. Its methods may be called concurrently; one process at a time may have it open.
+type Store struct {
+	dir    string
+	form   string
+	loop   bool
+	limits tarindex.Limits
+
+	flights flights
+	mu      sync.Mutex
+	staged  map[string]struct{} // names under tmp/ in use by this process
+}
+
+// Info describes a layer.
+type Info struct {
+	DiffID   digest.Digest `json:"diffID"`
+	Size     int64         `json:"size"`    // bytes of the tar
+	Entries  int           `json:"entries"` // tar entries
+	Foreign  int           `json:"foreign,omitempty"`
+	Implicit bool          `json:"implicit,omitempty"` // some directory's own entry is missing
+}
+
+// Names of the files of a layer.
+const (
+	tarFile   = "layer.tar"
+	treeFile  = "tree.bin"
+	indexFile = "index.erofs"
+	infoFile  = "info.json"
+	fsDir     = "fs"
+	tmpDir    = "tmp"
+	mergedDir = "merged"
+	shaDir    = "sha256"
+	emptyDir  = "empty"
+)
+
+// Open opens the store in dir, which is created if need be.
+func Open(dir string, o Options) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open layer store: %w", err)
+	}
+	for _, d := range []string{"", shaDir, mergedDir, tmpDir, emptyDir} {
+		mode := os.FileMode(0o700)
+		if d == emptyDir {
+			mode = 0o755
+		}
+		if err := os.MkdirAll(filepath.Join(dir, d), mode); err != nil {
+			return nil, fmt.Errorf("open layer store: %w", err)
+		}
+	}
+	s := &Store{dir: dir, form: o.Form, loop: o.Loop, limits: o.Limits, staged: map[string]struct{}{}}
+	switch o.Form {
+	case FormErofs, FormDir:
+	case "":
+		if s.form, s.loop, err = s.probe(); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, errdef.New(errdef.InvalidArgument, "layer form %q: want %q or %q", o.Form, FormErofs, FormDir)
+	}
+	return s, nil
+}
+
+// Form is the form in which this store gives layers out, and whether it needs loop devices.
+func (s *Store) Form() (form string, loop bool) { return s.form, s.loop }
+
+// Empty is a folder with nothing in it, the lower layer of an image without layers.
+func (s *Store) Empty() string { return filepath.Join(s.dir, emptyDir) }
+
+func (s *Store) path(id digest.Digest, name ...string) string {
+	return filepath.Join(append([]string{s.dir, shaDir, id.Encoded()}, name...)...)
+}
+
+func check(id digest.Digest) error {
+	if err := id.Validate(); err != nil {
+		return errdef.New(errdef.InvalidArgument, "layer %.100q: %w", string(id), err)
+	}
+	if id.Algorithm() != digest.SHA256 {
+		return errdef.New(errdef.NotImplemented, "layer %s: only sha256 diff IDs are supported", id)
+	}
+	return nil
+}
+
+// Has reports whether the layer is there.
+func (s *Store) Has(id digest.Digest) bool {
+	if check(id) != nil {
+		return false
+	}
+	_, err := os.Lstat(s.path(id, infoFile))
+	return err == nil
+}
+
+// Info describes a layer; an absent one is NotFound.
+func (s *Store) Info(id digest.Digest) (Info, error) {
+	var i Info
+	if err := check(id); err != nil {
+		return i, err
+	}
+	err := readJSON(s.path(id, infoFile), &i)
+	if errors.Is(err, fs.ErrNotExist) {
+		return i, errdef.New(errdef.NotFound, "layer %s: not in the store", id)
+	}
+	if err == nil && i.DiffID != id {
+		err = errdef.New(errdef.DataLoss, "layer %s: its %s is of %s", id, infoFile, i.DiffID)
+	}
+	return i, err
+}
+
+// OpenTar opens the exact bytes that the diff ID names.
+func (s *Store) OpenTar(id digest.Digest) (*os.File, error) {
+	if err := check(id); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(s.path(id, tarFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdef.New(errdef.NotFound, "layer %s: not in the store", id)
+	}
+	return f, err
+}
+
+// List returns the diff IDs of all layers, sorted.
+func (s *Store) List() ([]digest.Digest, error) { return s.list(shaDir) }
+
+func (s *Store) list(sub string) ([]digest.Digest, error) {
+	ents, err := os.ReadDir(filepath.Join(s.dir, sub))
+	if err != nil {
+		return nil, fmt.Errorf("list layers: %w", err)
+	}
+	var ids []digest.Digest
+	for _, e := range ents {
+		if id := digest.NewDigestFromEncoded(digest.SHA256, e.Name()); id.Validate() == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// Remove removes a layer; an absent one is NotFound. Mounts that use it keep working; merged indexes over it do not (RemoveMerged).
+func (s *Store) Remove(id digest.Digest) error {
+	if err := check(id); err != nil {
+		return err
+	}
+	return s.discard(s.path(id), "layer "+id.String())
+}
+
+// maxJSON bounds the small files that this package reads back.
+const maxJSON = 1 << 20
+
+func readJSON(path string, v any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxJSON))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return errdef.New(errdef.DataLoss, "parse %s: %w", path, err)
+	}
+	return nil
+}

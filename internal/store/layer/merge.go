@@ -1,0 +1,228 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+)
+
+// MaxLayers bounds a chain: overlayfs takes 500 folders, and no image that people make comes near.
+const MaxLayers = 500
+
+// Merged is a chain of layers, ready to be mounted.
+type Merged struct {
+	ChainID digest.Digest
+	Index   string         // erofs form: the one index over all layers
+	Devices []string       // erofs form: the tars, in the order of the chain
+	Lower   []bundle.Layer // what to mount, topmost first, in any form
+	Root    Root
+}
+
+// Root holds the attributes of the merged root directory.
+type Root struct {
+	Mode   uint32            `json:"mode"` // permission bits
+	UID    uint32            `json:"uid"`
+	GID    uint32            `json:"gid"`
+	Sec    int64             `json:"sec"`
+	Nsec   uint32            `json:"nsec"`
+	Xattrs map[string][]byte `json:"xattrs,omitempty"`
+}
+
+// mergedInfo is merged/HEX/info.json.
+type mergedInfo struct {
+	Chain []digest.Digest `json:"chain"`
+	Root  Root            `json:"root"`
+	Form  string          `json:"form"`
+	Fix   bool            `json:"fix,omitempty"`  // dir form: fs/ lies above all layers
+	From  int             `json:"from,omitempty"` // dir form: lower layers that an opaque root hides
+}
+
+// ChainID names a chain of layers (image-spec config.md, "Layer ChainID"). The empty chain has the empty ID.
+func ChainID(chain []digest.Digest) digest.Digest {
+	var id digest.Digest
+	for _, d := range chain {
+		if id == "" {
+			id = d
+		} else {
+			id = digest.FromString(id.String() + " " + d.String())
+		}
+	}
+	return id
+}
+
+// Merge lays a chain's layers over each other (lowest first) and returns what is to be mounted. The result is kept under
+// the chain's ID. A layer that is not in the store is NotFound.
+func (s *Store) Merge(ctx context.Context, chain []digest.Digest) (Merged, error) {
+	if len(chain) == 0 {
+		return Merged{Lower: []bundle.Layer{{Type: FormDir, Source: s.Empty()}}, Root: Root{Mode: 0o755}}, nil
+	}
+	if len(chain) > MaxLayers {
+		return Merged{}, errdef.New(errdef.InvalidArgument, "merge layers: %d of them, at most %d", len(chain), MaxLayers)
+	}
+	for _, id := range chain {
+		if !s.Has(id) {
+			_, err := s.Info(id)
+			return Merged{}, fmt.Errorf("merge layers: %w", err)
+		}
+	}
+	id := ChainID(chain)
+	for {
+		m, err := s.merged(id)
+		if err == nil || !errdef.Is(err, errdef.NotFound) {
+			return m, err
+		}
+		leave, err := s.flights.enter(ctx, "merge "+id.String())
+		if err != nil {
+			return Merged{}, fmt.Errorf("merge layers: %w", err)
+		}
+		if leave == nil {
+			continue
+		}
+		if m, err = s.merged(id); errdef.Is(err, errdef.NotFound) {
+			if err = s.merge(ctx, id, chain); err == nil {
+				m, err = s.merged(id)
+			}
+		}
+		leave()
+		if err != nil {
+			return Merged{}, fmt.Errorf("merge layers: %w", err)
+		}
+		return m, nil
+	}
+}
+
+func (s *Store) mergedPath(id digest.Digest, name ...string) string {
+	// A chain's entry depends on the form, since a store may be opened with another one later.
+	return filepath.Join(append([]string{s.dir, mergedDir, id.Encoded() + "." + s.form}, name...)...)
+}
+
+func (s *Store) merged(id digest.Digest) (Merged, error) {
+	var i mergedInfo
+	err := readJSON(s.mergedPath(id, infoFile), &i)
+	if os.IsNotExist(err) {
+		return Merged{}, errdef.New(errdef.NotFound, "merged layers %s: not in the store", id)
+	}
+	if err != nil {
+		return Merged{}, err
+	}
+	m := Merged{ChainID: id, Root: i.Root}
+	if s.form == FormErofs {
+		m.Index = s.mergedPath(id, indexFile)
+		for _, d := range i.Chain {
+			m.Devices = append(m.Devices, s.path(d, tarFile))
+		}
+		m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: s.loop}}
+		return m, nil
+	}
+	if i.Fix {
+		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: s.mergedPath(id, fsDir)})
+	}
+	for n := len(i.Chain) - 1; n >= i.From; n-- {
+		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: s.path(i.Chain[n], fsDir)})
+	}
+	return m, nil
+}
+
+func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Digest) error {
+	trees := make([]*tree.Inode, len(chain))
+	devices := make([]erofs.Device, len(chain))
+	info := mergedInfo{Chain: chain, Form: s.form}
+	for n, d := range chain {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		i, err := s.Info(d)
+		if err != nil {
+			return err
+		}
+		if s.form == FormDir {
+			if err := s.reshape(i); err != nil {
+				return err
+			}
+		}
+		devices[n] = device(d, i.Size)
+		if trees[n], err = s.tree(d); err != nil {
+			return err
+		}
+		if trees[n].Dir.Opaque {
+			info.From = n
+		}
+	}
+	mended := mends(trees)
+	root, err := tree.Stack(trees)
+	if err != nil {
+		return err
+	}
+	info.Root = rootOf(root)
+	dir, drop, err := s.stage("merge")
+	if err != nil {
+		return err
+	}
+	defer drop()
+	if s.form == FormDir {
+		info.Fix, err = s.mend(filepath.Join(dir, fsDir), root, mended, chain)
+	} else {
+		err = writeFile(filepath.Join(dir, indexFile), func(f *os.File) error {
+			_, err := erofs.Write(f, root, devices, erofs.Options{})
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if err := writeSync(filepath.Join(dir, infoFile), info); err != nil {
+		return err
+	}
+	return publish(dir, s.mergedPath(id))
+}
+
+func rootOf(i *tree.Inode) Root {
+	r := Root{Mode: i.Mode & 0o7777, UID: i.UID, GID: i.GID, Sec: i.Sec, Nsec: i.Nsec}
+	for _, x := range i.Xattrs {
+		if r.Xattrs == nil {
+			r.Xattrs = map[string][]byte{}
+		}
+		r.Xattrs[x.Name] = []byte(x.Value)
+	}
+	return r
+}
+
+// RemoveMerged forgets what Merge made of a chain, in every form; that there is nothing is no error. Mounts that use it keep working.
+func (s *Store) RemoveMerged(id digest.Digest) error {
+	if err := check(id); err != nil {
+		return err
+	}
+	for _, form := range []string{FormErofs, FormDir} {
+		err := s.discard(filepath.Join(s.dir, mergedDir, id.Encoded()+"."+form), "merged layers "+id.String())
+		if err != nil && !errdef.Is(err, errdef.NotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// ListMerged returns the chain IDs that Merge has kept.
+func (s *Store) ListMerged() ([]digest.Digest, error) {
+	ents, err := os.ReadDir(filepath.Join(s.dir, mergedDir))
+	if err != nil {
+		return nil, fmt.Errorf("list merged layers: %w", err)
+	}
+	var ids []digest.Digest
+	for _, e := range ents {
+		id := digest.NewDigestFromEncoded(digest.SHA256, trimExt(e.Name()))
+		if id.Validate() == nil && (len(ids) == 0 || ids[len(ids)-1] != id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func trimExt(name string) string { return name[:len(name)-len(filepath.Ext(name))] }

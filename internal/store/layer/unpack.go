@@ -1,0 +1,168 @@
+package layer
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/safepath"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+)
+
+// unpackTo makes the folder dest and puts root into it; file contents come from tars[Inode.Dev]. With whiteouts the result is an
+// overlayfs layer. A tree has no links among its directories, so no path here goes through one; safepath holds it anyway.
+func unpackTo(dest string, root *tree.Inode, tars []*os.File, whiteouts bool) error {
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		return err
+	}
+	r, err := safepath.OpenRoot(dest)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	u := &unpacker{root: r, tars: tars, whiteouts: whiteouts}
+	_ = tree.Walk(root, func(_ string, _, i *tree.Inode) error { i.Mark = -1; return nil })
+	if err := tree.Walk(root, u.entry); err != nil {
+		return fmt.Errorf("unpack layer: %w", err)
+	}
+	if err := u.finish(root); err != nil {
+		return fmt.Errorf("unpack layer: %w", err)
+	}
+	d, err := os.Open(dest)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return unix.Syncfs(int(d.Fd())) // one call for all the files
+}
+
+type unpacker struct {
+	root      *safepath.Root
+	tars      []*os.File
+	whiteouts bool
+	paths     []string // of the inodes made, by Mark
+	dirs      []made
+}
+
+type made struct {
+	path string
+	i    *tree.Inode
+}
+
+func (u *unpacker) entry(path string, _, i *tree.Inode) error {
+	switch {
+	case i.Foreign():
+		return nil
+	case i.Mark >= 0:
+		return u.root.Link(u.paths[i.Mark], path)
+	}
+	i.Mark = len(u.paths)
+	u.paths = append(u.paths, path)
+	var err error
+	switch i.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		u.dirs = append(u.dirs, made{path, i}) // modes and times come last: children would change them
+		if err = u.root.Mkdir(path, 0o700); err != nil || !u.whiteouts {
+			return err
+		}
+		return u.hide(path+"/", i.Dir)
+	case unix.S_IFREG:
+		return u.file(path, i)
+	case unix.S_IFLNK:
+		err = u.root.Symlink(i.Link, path)
+	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO:
+		major, minor := tree.SplitDev(i.Rdev)
+		err = u.root.Mknod(path, i.Mode&unix.S_IFMT, unix.Mkdev(major, minor))
+	default:
+		err = errdef.New(errdef.DataLoss, "%s: mode %o has no type", path, i.Mode)
+	}
+	if err != nil {
+		return err
+	}
+	h, err := u.root.Handle(path, false)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return attributes(h, i)
+}
+
+// hide makes a directory's whiteouts; its opaqueness is an attribute, see finish.
+func (u *unpacker) hide(prefix string, d *tree.Dir) error {
+	for _, n := range d.Hidden() {
+		if d.Kids[n] != nil {
+			continue
+		}
+		if err := u.root.Mknod(prefix+n, unix.S_IFCHR, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) file(path string, i *tree.Inode) error {
+	f, err := u.root.Create(path, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if int(i.Dev) >= len(u.tars) {
+		return errdef.New(errdef.DataLoss, "%s: no tar number %d", path, i.Dev)
+	}
+	tar := u.tars[i.Dev]
+	if _, err := tar.Seek(i.Off, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := io.CopyN(f, tar, i.Size); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return attributes(f, i)
+}
+
+// finish settles the directories, deepest first, and the root.
+func (u *unpacker) finish(root *tree.Inode) error {
+	if u.whiteouts {
+		if err := u.hide("", root.Dir); err != nil {
+			return err
+		}
+	}
+	all := append([]made{{".", root}}, u.dirs...)
+	for n := len(all) - 1; n >= 0; n-- {
+		h, err := u.root.Handle(all[n].path, false)
+		if err != nil {
+			return err
+		}
+		if u.whiteouts && all[n].i.Dir.Opaque {
+			err = safepath.Setxattr(h, "trusted.overlay.opaque", []byte("y"))
+		}
+		if err == nil {
+			err = attributes(h, all[n].i)
+		}
+		h.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attributes sets everything but the contents. The owner comes first, since changing it drops setuid bits and capabilities.
+func attributes(h *os.File, i *tree.Inode) error {
+	if err := safepath.Chown(h, i.UID, i.GID); err != nil {
+		return err
+	}
+	if !i.IsLink() {
+		if err := safepath.Chmod(h, i.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	for _, x := range i.Xattrs {
+		if err := safepath.Setxattr(h, x.Name, []byte(x.Value)); err != nil {
+			return err
+		}
+	}
+	return safepath.Chtimes(h, i.Sec, int64(i.Nsec))
+}

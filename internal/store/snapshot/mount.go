@@ -1,0 +1,182 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/mount"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/layer"
+)
+
+// Mount makes a detached overlay mount of a snapshot: the returned file is its root, nobody else sees it, and it is gone when the
+// file is closed. It is for snapshots that no container has mounted; with readonly it does no harm beside one, but a running
+// container's changes may not show. What is inside is nosuid and nodev.
+func (s *Store) Mount(id string, readonly bool) (*os.File, error) {
+	r, err := s.Rootfs(context.Background(), id)
+	if err != nil {
+		return nil, err
+	}
+	if readonly {
+		r.Lower = append([]bundle.Layer{{Type: layer.FormDir, Source: r.Upper}}, r.Lower...)
+		r.Upper, r.Work = "", ""
+	}
+	m, err := Detached(r)
+	if err != nil {
+		return nil, fmt.Errorf("mount snapshot %s: %w", id, err)
+	}
+	return m, nil
+}
+
+const attrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+// Detached makes a detached mount of any root file system. Overlays over detached layers need Linux 6.15; before that
+// a thread in a mount namespace of its own attaches the layers for the moment.
+func Detached(r bundle.Rootfs) (*os.File, error) {
+	m, err := overFiles(r)
+	if err == nil || !(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EBADF)) {
+		return m, err
+	}
+	old, oldErr := overPaths(r)
+	if oldErr != nil {
+		return nil, errors.Join(err, oldErr)
+	}
+	return old, nil
+}
+
+// overFiles gives overlayfs its layers as descriptors.
+func overFiles(r bundle.Rootfs) (*os.File, error) {
+	var params []mount.Param
+	for _, l := range r.Lower {
+		f, err := open(l)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		params = append(params, mount.Param{Key: "lowerdir+", File: f})
+	}
+	a := attrs
+	if r.Upper == "" {
+		a |= unix.MOUNT_ATTR_RDONLY
+		return overlay(a, params)
+	}
+	for _, d := range []struct{ key, path string }{{"upperdir", r.Upper}, {"workdir", r.Work}} {
+		f, err := openDir(d.path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		params = append(params, mount.Param{Key: d.key, File: f})
+	}
+	return overlay(a, params)
+}
+
+func overlay(a int, params []mount.Param) (*os.File, error) {
+	return mount.Make("overlay", a, append([]mount.Param{{Key: "source", Value: "dhow"}}, params...)...)
+}
+
+func open(l bundle.Layer) (*os.File, error) {
+	if l.Type == layer.FormErofs {
+		return layer.MountErofs(l.Source, l.Devices, l.Loop)
+	}
+	return openDir(l.Source)
+}
+
+func openDir(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// overPaths does the same by paths, on a thread that leaves the host's mount namespace and then ends.
+func overPaths(r bundle.Rootfs) (*os.File, error) {
+	type result struct {
+		m   *os.File
+		err error
+	}
+	c := make(chan result)
+	go func() { // one shot; it sends exactly once
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it the namespace
+		m, err := attachAndMount(r)
+		c <- result{m, err}
+	}()
+	res := <-c
+	return res.m, res.err
+}
+
+func attachAndMount(r bundle.Rootfs) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return nil, fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return nil, fmt.Errorf("make mounts private: %w", err)
+	}
+	tmp, err := mount.Make("tmpfs", 0, mount.Param{Key: "size", Value: "4m"})
+	if err != nil {
+		return nil, err
+	}
+	defer tmp.Close()
+	if err := mount.AttachAt(tmp, r.Scratch); err != nil {
+		return nil, err
+	}
+	var params []mount.Param
+	for n, l := range r.Lower {
+		path := l.Source
+		if l.Type == layer.FormErofs {
+			path = filepath.Join(r.Scratch, strconv.Itoa(n))
+			if err := attachLayer(l, path); err != nil {
+				return nil, err
+			}
+		}
+		params = append(params, mount.Param{Key: "lowerdir+", Value: path})
+	}
+	a := attrs
+	if r.Upper == "" {
+		a |= unix.MOUNT_ATTR_RDONLY
+	} else {
+		params = append(params, mount.Param{Key: "upperdir", Value: r.Upper}, mount.Param{Key: "workdir", Value: r.Work})
+	}
+	m, err := overlay(a, params)
+	if errors.Is(err, unix.EINVAL) { // before 6.8 there is only the one list
+		m, err = overlay(a, joined(params))
+	}
+	return m, err
+}
+
+func attachLayer(l bundle.Layer, path string) error {
+	m, err := open(l)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return err
+	}
+	return mount.AttachAt(m, path)
+}
+
+// joined turns lowerdir+ parameters into one lowerdir with colons. The store's own paths hold none.
+func joined(params []mount.Param) []mount.Param {
+	var lower string
+	var out []mount.Param
+	for _, p := range params {
+		if p.Key != "lowerdir+" {
+			out = append(out, p)
+			continue
+		}
+		if lower != "" {
+			lower += ":"
+		}
+		lower += p.Value
+	}
+	return append([]mount.Param{{Key: "lowerdir", Value: lower}}, out...)
+}

@@ -1,0 +1,277 @@
+// Package snapshot owns the writable side of containers: an upper and a work folder over a chain of layers.
+//
+// It promises that Prepare leaves a whole snapshot or none, that Remove makes one vanish at once, and that nothing is ever
+// attached to the host's mount tree: mounts are given out as data (bundle.Rootfs) or as a detached descriptor. It must never
+// know what a container is, nor change a layer.
+//
+// On disk: ID/{snapshot.json,upper,work,scratch}, and names that begin with a dot while they come or go.
+package snapshot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/safepath"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/layer"
+)
+
+// Store is a folder of snapshots. Its methods may be called concurrently, for one ID by one goroutine at a time.
+type Store struct {
+	dir    string
+	layers *layer.Store
+}
+
+// record is snapshot.json.
+type record struct {
+	Chain []digest.Digest `json:"chain"`
+}
+
+const (
+	recordFile = "snapshot.json"
+	upperDir   = "upper"
+	workDir    = "work"
+	scratchDir = "scratch"
+	coming     = ".new-"
+	going      = ".rm-"
+)
+
+// Open opens the store in dir, which is created if need be.
+func Open(dir string, layers *layer.Store) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot store: %w", err)
+	}
+	return &Store{dir: dir, layers: layers}, nil
+}
+
+func (s *Store) path(id string, name ...string) string {
+	return filepath.Join(append([]string{s.dir, id}, name...)...)
+}
+
+func check(id string) error {
+	if id == "" || len(id) > 128 || strings.HasPrefix(id, ".") || strings.ContainsAny(id, "/\x00") {
+		return errdef.New(errdef.InvalidArgument, "snapshot %.150q: no valid ID", id)
+	}
+	return nil
+}
+
+// Prepare makes a writable snapshot over a chain of layers (diff IDs, lowest first; it may be empty) and returns its mounts.
+func (s *Store) Prepare(ctx context.Context, id string, chain []digest.Digest) (bundle.Rootfs, error) {
+	if err := check(id); err != nil {
+		return bundle.Rootfs{}, err
+	}
+	if _, err := os.Lstat(s.path(id)); err == nil {
+		return bundle.Rootfs{}, errdef.New(errdef.Conflict, "snapshot %s: exists already", id)
+	}
+	m, err := s.layers.Merge(ctx, chain)
+	if err != nil {
+		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
+	}
+	if err := s.make(id, chain, m.Root); err != nil {
+		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
+	}
+	return s.rootfs(id, m), nil
+}
+
+func (s *Store) make(id string, chain []digest.Digest, root layer.Root) (err error) {
+	dir, err := os.MkdirTemp(s.dir, coming)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	for _, d := range []string{upperDir, workDir, scratchDir} {
+		if err = os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	if err = dress(filepath.Join(dir, upperDir), root); err != nil {
+		return err
+	}
+	b, err := json.Marshal(record{Chain: chain})
+	if err != nil {
+		return err
+	}
+	if err = atomicfile.Write(filepath.Join(dir, recordFile), append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
+	if err == unix.EEXIST {
+		return errdef.New(errdef.Conflict, "exists already")
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: dir, New: s.path(id), Err: err}
+	}
+	return atomicfile.SyncDir(s.dir)
+}
+
+// dress gives the upper folder the attributes of the merged root, because overlayfs shows the topmost root's.
+func dress(dir string, root layer.Root) error {
+	r, err := safepath.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	h := r.File()
+	if err := safepath.Chown(h, root.UID, root.GID); err != nil {
+		return err
+	}
+	if err := safepath.Chmod(h, root.Mode); err != nil {
+		return err
+	}
+	for name, v := range root.Xattrs {
+		if err := safepath.Setxattr(h, name, v); err != nil {
+			return err
+		}
+	}
+	return safepath.Chtimes(h, root.Sec, int64(root.Nsec))
+}
+
+func (s *Store) rootfs(id string, m layer.Merged) bundle.Rootfs {
+	return bundle.Rootfs{
+		Lower:   m.Lower,
+		Upper:   s.path(id, upperDir),
+		Work:    s.path(id, workDir),
+		Scratch: s.path(id, scratchDir),
+	}
+}
+
+// Chain returns the layers that a snapshot lies over, lowest first.
+func (s *Store) Chain(id string) ([]digest.Digest, error) {
+	if err := check(id); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(s.path(id, recordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, errdef.New(errdef.DataLoss, "snapshot %s: parse %s: %w", id, recordFile, err)
+	}
+	return r.Chain, nil
+}
+
+// Rootfs returns the mounts of a snapshot again; a merged index that is gone is made anew.
+func (s *Store) Rootfs(ctx context.Context, id string) (bundle.Rootfs, error) {
+	chain, err := s.Chain(id)
+	if err != nil {
+		return bundle.Rootfs{}, err
+	}
+	m, err := s.layers.Merge(ctx, chain)
+	if err != nil {
+		return bundle.Rootfs{}, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	return s.rootfs(id, m), nil
+}
+
+// Remove removes a snapshot. Its name is free at once, its space when Remove returns. An absent one is NotFound.
+func (s *Store) Remove(ctx context.Context, id string) error {
+	if err := check(id); err != nil {
+		return err
+	}
+	grave, err := os.MkdirTemp(s.dir, going)
+	if err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	err = os.Rename(s.path(id), filepath.Join(grave, "x"))
+	if rerr := os.RemoveAll(grave); err == nil {
+		err = rerr
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
+	}
+	if err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", id, err)
+	}
+	return nil
+}
+
+// Sweep removes what a crash left half made or half removed. It must not run beside Prepare or Remove.
+func (s *Store) Sweep() error {
+	ents, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("sweep snapshots: %w", err)
+	}
+	var errs []error
+	for _, e := range ents {
+		if strings.HasPrefix(e.Name(), coming) || strings.HasPrefix(e.Name(), going) {
+			errs = append(errs, os.RemoveAll(s.path(e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// List returns the IDs of all snapshots, sorted.
+func (s *Store) List() ([]string, error) {
+	ents, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var ids []string
+	for _, e := range ents {
+		if check(e.Name()) == nil && e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// Usage counts what the writable layer holds: allocated bytes and inodes, hard links once. Files that vanish meanwhile are not counted.
+func (s *Store) Usage(id string) (bytes int64, inodes int64, err error) {
+	if err := check(id); err != nil {
+		return 0, 0, err
+	}
+	type inode struct{ dev, ino uint64 }
+	seen := map[inode]struct{}{}
+	err = filepath.WalkDir(s.path(id, upperDir), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) && path != s.path(id, upperDir) {
+				return nil
+			}
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil
+		}
+		if st.Nlink > 1 && !d.IsDir() {
+			k := inode{uint64(st.Dev), st.Ino}
+			if _, dup := seen[k]; dup {
+				return nil
+			}
+			seen[k] = struct{}{}
+		}
+		bytes += st.Blocks * 512
+		inodes++
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("measure snapshot %s: %w", id, err)
+	}
+	return bytes, inodes, nil
+}
