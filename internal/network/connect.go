@@ -155,7 +155,7 @@ func (s *Service) release(r *record) {
 }
 
 // allocate decides everything about a container's network and takes the addresses and ports, in memory.
-func (s *Service) allocate(req Request) (r *record, warnings []string, err error) {
+func (s *Service) allocate(req Request) (*record, []string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away {
@@ -164,28 +164,33 @@ func (s *Service) allocate(req Request) (r *record, warnings []string, err error
 	if s.boxes[req.ContainerID] != nil {
 		return nil, nil, errdef.New(errdef.Conflict, "container %s is connected already", id.Short(req.ContainerID))
 	}
-	r = &record{Container: req.ContainerID, Name: req.Name, Hostname: req.Hostname}
-	defer func() {
-		if err != nil {
-			s.release(r)
-		}
-	}()
+	r := &record{Container: req.ContainerID, Name: req.Name, Hostname: req.Hostname}
+	warnings, err := s.decide(req, r)
+	if err != nil {
+		s.release(r)
+		return nil, nil, err
+	}
+	s.boxes[req.ContainerID] = r
+	return r, warnings, nil
+}
+
+// decide fills in r; what it took before an error stands in r. mu is held.
+func (s *Service) decide(req Request, r *record) ([]string, error) {
 	var as []plan.Attachment
 	for i, e := range req.Endpoints {
 		a, err := s.place(r, e, i, hostLink(req.ContainerID))
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		as = append(as, a)
 	}
 	s.routeBy(r, as)
 	pubs, warnings, err := s.publications(r, req.Ports)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r.Plan = plan.Build(req.ContainerID, as, pubs, req.Sysctls)
-	s.boxes[req.ContainerID] = r
-	return r, warnings, nil
+	return warnings, nil
 }
 
 // hostLink names a container's link on the host: findable by ID, and within the 15 characters that there are.

@@ -280,7 +280,11 @@ func (s *Service) assertRules() error {
 	r := apply.Ruleset{Table: s.table, Router: s.route}
 	for _, n := range s.nets {
 		if n.Device != "" {
-			r.Bridges = append(r.Bridges, apply.Bridge{Name: n.Device, Internal: n.Internal, Masquerade: boolOption(n.Options, optMasquerade, true)})
+			br := apply.Bridge{Name: n.Device, Internal: n.Internal, Masquerade: boolOption(n.Options, optMasquerade, true)}
+			for _, sub := range n.Subnets {
+				br.Subnets = append(br.Subnets, sub.Prefix)
+			}
+			r.Bridges = append(r.Bridges, br)
 		}
 	}
 	for _, b := range s.boxes {

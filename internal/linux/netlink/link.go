@@ -33,6 +33,7 @@ type Veth struct {
 	PeerMAC  net.HardwareAddr
 	MTU      int
 	Master   int
+	Hairpin  bool // the bridge may send a frame back to the port it came from
 	Isolated bool // the bridge forwards nothing between isolated ports
 	Netns    *os.File
 }
@@ -87,6 +88,11 @@ func (h *Handle) AddVeth(v Veth) error {
 	link := &vnl.Veth{LinkAttrs: attrs, PeerName: v.Peer, PeerHardwareAddr: v.PeerMAC, PeerNamespace: vnl.NsFd(v.Netns.Fd())}
 	if err := h.h.LinkAdd(link); err != nil {
 		return fmt.Errorf("create veth %s: %w", v.Name, err)
+	}
+	if v.Hairpin {
+		if err := h.h.LinkSetHairpin(link, true); err != nil {
+			return fmt.Errorf("hairpin on bridge port %s: %w", v.Name, err)
+		}
 	}
 	if v.Isolated {
 		if err := h.h.LinkSetIsolated(link, true); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 )
 
 // Field is the type of one part of a key or value; parts are concatenated, each padded to four bytes.
@@ -53,7 +54,10 @@ func concat(fs []Field) nftables.SetDatatype {
 }
 
 func (s Set) set(t *nftables.Table) *nftables.Set {
-	out := &nftables.Set{Table: t, Name: s.Name, KeyType: concat(s.Key), Concatenation: len(s.Key) > 1}
+	out := &nftables.Set{Table: t, Name: s.Name, KeyType: concat(s.Key), Concatenation: len(s.Key) > 1, Interval: s.Ranges}
+	if len(s.Key) == 1 && s.Key[0] == Name {
+		out.KeyByteOrder = binaryutil.NativeEndian // for the eyes of nft only
+	}
 	if len(s.Value) > 0 {
 		out.IsMap, out.DataType = true, concat(s.Value)
 	}

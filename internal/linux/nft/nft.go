@@ -33,16 +33,19 @@ const (
 	FilterForward
 )
 
-// Set describes a set, or (when Value is not empty) a map.
+// Set describes a set, or (when Value is not empty) a map. The elements of a Ranges set have a KeyEnd; it needs two fields
+// or more.
 type Set struct {
-	Name  string
-	Key   []Field
-	Value []Field
+	Name   string
+	Key    []Field
+	Value  []Field
+	Ranges bool
 }
 
 // Element is one entry of a set, encoded by Encode; Comment shows in `nft list` and tells whose it is.
 type Element struct {
 	Key, Value []byte
+	KeyEnd     []byte // field by field the last value that matches
 	Comment    string
 }
 
@@ -117,7 +120,7 @@ func (b *Batch) each(s Set, es []Element, f func(*nftables.Set, []nftables.SetEl
 		n := min(len(es), maxPerMessage)
 		list := make([]nftables.SetElement, n)
 		for i, e := range es[:n] {
-			list[i] = nftables.SetElement{Key: e.Key, Val: e.Value, Comment: e.Comment}
+			list[i] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Value, Comment: e.Comment}
 		}
 		if err := f(s.set(b.table), list); err != nil {
 			return fmt.Errorf("elements of %s: %w", s.Name, err)
@@ -148,7 +151,7 @@ func (t Table) Elements(s Set) ([]Element, error) {
 	}
 	out := make([]Element, len(list))
 	for i, e := range list {
-		out[i] = Element{Key: e.Key, Value: e.Val, Comment: e.Comment}
+		out[i] = Element{Key: e.Key, KeyEnd: e.KeyEnd, Value: e.Val, Comment: e.Comment}
 	}
 	return out, nil
 }

@@ -44,6 +44,15 @@ func InOutSet(set string) Part {
 	}
 }
 
+// HomeSet: the pair of the device that the packet leaves by and its source address is in the set.
+func HomeSet(set string, v6 bool) Part {
+	off, size := uint32(12), uint32(4)
+	if v6 {
+		off, size = 8, 16
+	}
+	return append(family(v6), &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(0)}, header(off, size, 4), lookup(set, false))
+}
+
 // Established: connection tracking knows the packet's connection, or one that it is related to.
 func Established() Part {
 	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
@@ -86,9 +95,9 @@ func FromLoopback4() Part { return append(family(false), header(12, 1, 0), equal
 // ToLoopback4: the destination is in 127.0.0.0/8.
 func ToLoopback4() Part { return append(family(false), header(16, 1, 0), equal([]byte{127})) }
 
-// FromLoopback6: the source is ::1.
-func FromLoopback6() Part {
-	return append(family(true), header(8, 16, 0), equal(netip.IPv6Loopback().AsSlice()))
+// ToLoopback6: the destination is ::1.
+func ToLoopback6() Part {
+	return append(family(true), header(24, 16, 0), equal(netip.IPv6Loopback().AsSlice()))
 }
 
 // Accept ends the table's judgement; other tables may still drop.

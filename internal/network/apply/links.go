@@ -83,7 +83,7 @@ func addPair(host, inner *netlink.Handle, ns *os.File, l *plan.Link, p plan.Plan
 	}
 	base := l.Name
 	for n := 1; ; n++ {
-		err = host.AddVeth(netlink.Veth{Name: l.Name, Peer: l.Peer, PeerMAC: mac, MTU: l.MTU, Master: br.Index, Isolated: l.Isolated, Netns: ns})
+		err = host.AddVeth(netlink.Veth{Name: l.Name, Peer: l.Peer, PeerMAC: mac, MTU: l.MTU, Master: br.Index, Hairpin: true, Isolated: l.Isolated, Netns: ns})
 		if !errors.Is(err, unix.EEXIST) || n == generations {
 			break
 		}

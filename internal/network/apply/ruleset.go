@@ -14,6 +14,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/nft"
+	"github.com/dhow-containers/dhow/internal/network/ipam"
 	"github.com/dhow-containers/dhow/internal/network/plan"
 	"golang.org/x/sys/unix"
 )
@@ -34,11 +35,14 @@ const (
 	setInternal = "internal"
 	setMasq     = "masquerade"
 	setSame     = "same"
+	setHome4    = "home4" // bridge and source address, where they belong together
+	setHome6    = "home6"
 )
 
 // Bridge is what the ruleset must know of a network.
 type Bridge struct {
 	Name       string
+	Subnets    []netip.Prefix
 	Internal   bool
 	Masquerade bool
 }
@@ -62,6 +66,8 @@ func sets() []nft.Set {
 	return []nft.Set{
 		{Name: setBridges, Key: name}, {Name: setInternal, Key: name}, {Name: setMasq, Key: name},
 		{Name: setSame, Key: []nft.Field{nft.Name, nft.Name}},
+		{Name: setHome4, Key: []nft.Field{nft.Name, nft.Addr4}, Ranges: true},
+		{Name: setHome6, Key: []nft.Field{nft.Name, nft.Addr6}, Ranges: true},
 	}
 }
 
@@ -99,6 +105,11 @@ func (r Ruleset) Assert() error {
 func (r Ruleset) members(set string) []nft.Element {
 	var out []nft.Element
 	for _, br := range r.Bridges {
+		for _, p := range br.Subnets {
+			if p.Addr().Is4() == (set == setHome4) && (set == setHome4 || set == setHome6) {
+				out = append(out, nft.Element{Key: nft.Encode(br.Name, p.Addr()), KeyEnd: nft.Encode(br.Name, ipam.Last(p))})
+			}
+		}
 		switch {
 		case set == setSame:
 			out = append(out, nft.Element{Key: nft.Encode(br.Name, br.Name)})
@@ -147,7 +158,7 @@ func diff(want, have []nft.Element) (add, remove []nft.Element) {
 	}
 	for _, e := range have {
 		w, ok := index[string(e.Key)]
-		if ok && bytes.Equal(w.Value, e.Value) && w.Comment == e.Comment {
+		if ok && bytes.Equal(w.Value, e.Value) && bytes.Equal(w.KeyEnd, e.KeyEnd) && w.Comment == e.Comment {
 			delete(index, string(e.Key))
 			continue
 		}
@@ -183,12 +194,14 @@ func (r Ruleset) chains(b *nft.Batch) {
 	b.AddRule(chainPublished, "-p [ADDR]:PORT", nft.Forward(m[plan.Publish6Addr], true, true))
 	b.AddRule(chainPublished, "-p PORT", nft.Forward(m[plan.Publish6], true, false))
 	b.AddRule(chainPre, "published ports, from outside and from containers", nft.ToLocal(), nft.Jump(chainPublished))
+	b.AddRule(chainOutput, "Linux does not route from ::1: refused at once rather than lost", nft.ToLoopback6(), nft.Accept())
 	b.AddRule(chainOutput, "published ports, from this host", nft.ToLocal(), nft.Jump(chainPublished))
 
-	b.AddRule(chainPost, "a container that calls its own network by a published port", nft.InOutSet(setSame), nft.Translated(), nft.Masquerade())
+	// By source address, not by device: where bridge-nf-call-iptables is on, these packets come here without one.
+	b.AddRule(chainPost, "a container calls its own network by a published port", nft.HomeSet(setHome4, false), nft.Translated(), nft.Masquerade())
+	b.AddRule(chainPost, "a container calls its own network by a published port", nft.HomeSet(setHome6, true), nft.Translated(), nft.Masquerade())
 	b.AddRule(chainPost, "way out", nft.InSet(setMasq), nft.OutNotSet(setBridges), nft.Masquerade())
 	b.AddRule(chainPost, "127.0.0.1 calls a published port", nft.FromLoopback4(), nft.OutSet(setBridges), nft.Masquerade())
-	b.AddRule(chainPost, "::1 calls a published port", nft.FromLoopback6(), nft.OutSet(setBridges), nft.Masquerade())
 
 	b.AddRule(chainForward, "the administrator's rules", nft.Jump(UserChain))
 	b.AddRule(chainForward, "replies", nft.Established(), nft.Accept())

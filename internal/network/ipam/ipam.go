@@ -35,7 +35,7 @@ func (s Subnet) Validate() error {
 	if r := s.Range; r.IsValid() && (r.Bits() < p.Bits() || !p.Contains(r.Addr())) {
 		return errdef.New(errdef.InvalidArgument, "ip range %s: not inside subnet %s", r, p)
 	}
-	if !p.Contains(s.Gateway) || s.Gateway == p.Addr() || s.Gateway == last(p) && p.Addr().Is4() {
+	if !p.Contains(s.Gateway) || s.Gateway == p.Addr() || s.Gateway == Last(p) && p.Addr().Is4() {
 		return errdef.New(errdef.InvalidArgument, "gateway %s: not a host address of subnet %s", s.Gateway, p)
 	}
 	for _, a := range s.Reserved {
@@ -117,11 +117,11 @@ func (p *Pool) Used() int { return len(p.used) }
 
 func (p *Pool) usable(a netip.Addr) bool {
 	n := p.subnet.Prefix
-	return a.IsValid() && n.Contains(a) && a != n.Addr() && (a.Is6() || a != last(n))
+	return a.IsValid() && n.Contains(a) && a != n.Addr() && (a.Is6() || a != Last(n))
 }
 
-// last returns the highest address of a prefix.
-func last(p netip.Prefix) netip.Addr {
+// Last returns the highest address of a prefix.
+func Last(p netip.Prefix) netip.Addr {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 0x80 >> (i % 8)
@@ -153,9 +153,9 @@ func FreeSubnet(blocks []Block, taken []netip.Prefix) (netip.Prefix, error) {
 			if !hit.IsValid() {
 				return p, nil
 			}
-			end := last(p)
+			end := Last(p)
 			if hit.Bits() < p.Bits() {
-				end = last(hit)
+				end = Last(hit)
 			}
 			p = netip.PrefixFrom(end.Next(), b.Bits)
 		}
