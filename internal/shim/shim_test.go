@@ -115,10 +115,14 @@ func (r *rig) wait() wire.Exit {
 // ended waits for the end of the shim and returns exit.json.
 func (r *rig) ended() *wire.Exit {
 	r.t.Helper()
+	begin := time.Now()
 	select {
 	case <-r.done:
 	case <-time.After(10 * time.Second):
 		r.t.Fatal("the shim goes on")
+	}
+	if d := time.Since(begin); d > farewell/2 {
+		r.t.Errorf("the shim took %s to end: something did not let go", d)
 	}
 	if _, err := os.Lstat(r.sock); !os.IsNotExist(err) {
 		r.t.Errorf("the socket is still there: %v", err)

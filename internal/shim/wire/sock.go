@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,8 +111,9 @@ func (r Reply) Err() error {
 
 // Listener is the shim's socket.
 type Listener struct {
-	f    *os.File
-	path string
+	f      *os.File
+	path   string
+	closed atomic.Bool
 }
 
 // through returns a path of SocketFile in dir that is short whatever dir is (sun_path holds 108 bytes): by way of an open
@@ -164,7 +166,7 @@ func Listen(path string) (*Listener, error) {
 func (l *Listener) Accept() (*Conn, error) {
 	rc, err := l.f.SyscallConn()
 	if err != nil {
-		return nil, err
+		return nil, os.ErrClosed
 	}
 	for {
 		var fd int
@@ -173,6 +175,9 @@ func (l *Listener) Accept() (*Conn, error) {
 			fd, _, aerr = unix.Accept4(int(s), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			return aerr != unix.EAGAIN
 		}); err != nil {
+			if l.closed.Load() { // os.File does not translate the error of a raw read
+				err = os.ErrClosed
+			}
 			return nil, err
 		}
 		switch aerr {
@@ -194,6 +199,7 @@ func (l *Listener) Accept() (*Conn, error) {
 // Close removes the socket first, then stops listening.
 func (l *Listener) Close() error {
 	os.Remove(l.path)
+	l.closed.Store(true)
 	return l.f.Close()
 }
 
