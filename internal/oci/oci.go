@@ -6,38 +6,303 @@
 package oci
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
+	"github.com/dhow-containers/dhow/internal/oci/interp"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // CreateOptions says what Create shall make.
 type CreateOptions struct {
 	ID     string         // a path component, [a-zA-Z0-9_+.-]
-	Root   string         // folder of runtime state; state lies in Root/ID/state.json
-	Bundle string         // absolute folder of the bundle; program.txt is written there
+	Root   string         // folder of runtime state: Root/ID/state.json, Root/ID/program.txt
+	Bundle string         // absolute folder of the bundle
 	Spec   *bundle.Spec   // as loaded from the bundle
 	Rootfs *bundle.Rootfs // nil: Spec.Root.Path is used as it is
 	// Stdio are the container's descriptors 0, 1, 2. With Spec.Process.Terminal they are unused.
 	Stdio [3]*os.File
-	// Console receives the master side of the terminal when Spec.Process.Terminal is set.
+	// Console receives the master side of the terminal when Spec.Process.Terminal is set, and owns it.
 	Console func(master *os.File) error
 	// PreserveFDs passes the descriptors 3 .. 3+n-1 of this process on.
 	PreserveFDs int
-}
-
-// ExecOptions says what Exec shall run inside a running container.
-type ExecOptions struct {
-	Process     *specs.Process
-	Stdio       [3]*os.File
-	Console     func(master *os.File) error
-	PreserveFDs int
+	// Detached lets another process Start the container, after this one has ended.
+	Detached bool
 }
 
 // Process is a child of this process: the init or an exec.
 type Process struct {
 	Pid   int
 	Pidfd *os.File // CLOEXEC; readable when the process has ended
+}
+
+// Container is a container that was created.
+type Container struct {
+	State   state.State
+	root    string
+	spec    *bundle.Spec
+	init    *Process
+	program *prog.Program
+	running *interp.Running // until it is started; nil in another process than the creator
+}
+
+// Create makes a container up to the point before its program is executed: status "created".
+func Create(o CreateOptions) (_ *Container, err error) {
+	if err := state.ValidID(o.ID); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(o.Root, o.ID)
+	if err := os.MkdirAll(o.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if os.IsExist(err) {
+			return nil, errdef.New(errdef.Conflict, "container %q exists already: delete it or choose another ID", o.ID)
+		}
+		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	in, closeFacts, err := input(&o, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer closeFacts()
+	p, err := compile.Compile(in)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{root: o.Root, spec: o.Spec, program: p}
+	return c, c.make(&o, in, dir)
+}
+
+// Plan returns the Program that Create would run, and makes nothing.
+func Plan(o CreateOptions) (*prog.Program, error) {
+	in, closeFacts, err := input(&o, "")
+	if err != nil {
+		return nil, err
+	}
+	defer closeFacts()
+	return compile.Compile(in)
+}
+
+// input gathers the compiler's input. With a state folder and Detached it makes the FIFOs; the function returned closes them.
+func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
+	nothing := func() {}
+	f, err := facts.Read(o.Bundle, o.Spec)
+	if err != nil {
+		return compile.Input{}, nothing, err
+	}
+	f.Preserve = o.PreserveFDs
+	for k, file := range o.Stdio {
+		f.Stdio[k] = k
+		if file != nil {
+			f.Stdio[k] = int(file.Fd())
+		}
+	}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs}
+	if o.Detached && dir != "" {
+		var files [2]*os.File
+		for k, name := range [2]string{state.ParkCtl, state.ParkStat} {
+			if err := unix.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+				return in, nothing, fmt.Errorf("mkfifo %s: %w", name, err)
+			}
+			if files[k], err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+				return in, nothing, err
+			}
+			f.Park[k] = int(files[k].Fd()) // Fd makes it blocking, which the child needs
+		}
+		in.Facts = f
+		return in, func() { files[0].Close(); files[1].Close() }, nil
+	}
+	in.Facts = f
+	return in, nothing, nil
+}
+
+func cgroupPath(o *CreateOptions) string {
+	if o.Spec.Linux != nil && o.Spec.Linux.CgroupsPath != "" {
+		return o.Spec.Linux.CgroupsPath
+	}
+	return "/" + o.ID
+}
+
+func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, state.Parked), nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600); err != nil {
+		return fmt.Errorf("store program: %w", err)
+	}
+	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
+	if err != nil {
+		return err
+	}
+	c.State = state.State{
+		Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(o), Created: time.Now().UTC(),
+		CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations,
+	}
+	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
+		return err
+	}
+	env := interp.Env{Hook: c.hook, Terminal: func(fd int) error {
+		if o.Console == nil {
+			syscall.Close(fd)
+			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
+		}
+		return o.Console(os.NewFile(uintptr(fd), "console"))
+	}}
+	running, err := interp.Run(c.program, env)
+	if err == nil {
+		c.running = running
+		err = c.born(running.Pid, dir)
+		if err != nil {
+			running.Kill()
+		}
+	}
+	if err != nil {
+		err = explain(c.program, err)
+		if rmErr := cgroup.Remove(c.State.Cgroups); rmErr != nil {
+			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
+		}
+		return err
+	}
+	if o.Detached {
+		running.Forget()
+		c.running = nil
+	}
+	return nil
+}
+
+// born records the child's PID before anybody is told of it.
+func (c *Container) born(pid int, dir string) error {
+	p, err := process(pid)
+	if err != nil {
+		return err
+	}
+	c.init = p
+	c.State.Pid = pid
+	if c.State.StartTime, _, err = state.StartTime(pid); err != nil {
+		return err
+	}
+	return state.Save(dir, &c.State)
+}
+
+func process(pid int) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open %d: %w", pid, err)
+	}
+	return &Process{Pid: pid, Pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+func rootOf(o *CreateOptions) string {
+	if o.Rootfs != nil {
+		return o.Rootfs.Scratch
+	}
+	if filepath.IsAbs(o.Spec.Root.Path) {
+		return o.Spec.Root.Path
+	}
+	return filepath.Join(o.Bundle, o.Spec.Root.Path)
+}
+
+// explain turns a failed instruction into words: field, call, object, errno, what to do.
+func explain(p *prog.Program, err error) error {
+	var step *interp.StepError
+	if !errors.As(err, &step) || step.Index >= len(p.Ins) || step.Index < 0 {
+		return err
+	}
+	in := &p.Ins[step.Index]
+	if step.Err != nil {
+		return fmt.Errorf("%s: %w", in.Why, step.Err)
+	}
+	if strings.HasPrefix(in.Note, "exec: ") {
+		return execError(in.Note, step.Errno)
+	}
+	what := in.Note
+	if in.Op == prog.Syscall {
+		what = strings.TrimSpace(in.Sys.Name() + " " + objectOf(p, step.Index))
+	}
+	why := in.Why
+	if why == "" {
+		why = "container"
+	}
+	text := fmt.Sprintf("%s: %s: %v", why, what, step.Errno)
+	if hint := hintFor(in, step.Errno); hint != "" {
+		text += " (" + hint + ")"
+	}
+	return errdef.New(kindOf(step.Errno), "%s [instruction %d of the program]", text, step.Index)
+}
+
+func kindOf(e syscall.Errno) errdef.Kind {
+	switch e {
+	case syscall.EINVAL, syscall.ENOENT, syscall.ENOTDIR, syscall.ENAMETOOLONG:
+		return errdef.InvalidArgument
+	}
+	return errdef.System
+}
+
+// execError uses the words by which docker and its kin tell exit codes 127 and 126.
+func execError(note string, e syscall.Errno) error {
+	name := strings.Trim(strings.TrimPrefix(note, "exec: "), `"`)
+	switch {
+	case e == syscall.ENOENT && !strings.Contains(name, "/"):
+		return errdef.New(errdef.NotFound, "%s: executable file not found in $PATH", note)
+	case e == syscall.ENOENT || e == syscall.ENOTDIR:
+		return errdef.New(errdef.NotFound, "%s: stat %s: no such file or directory", note, name)
+	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EISDIR:
+		return errdef.New(errdef.Forbidden, "%s: permission denied", note)
+	case e == syscall.ENOEXEC:
+		return errdef.New(errdef.Forbidden, "%s: exec format error (built for another architecture, or a script without #!): permission denied", note)
+	}
+	return errdef.New(errdef.System, "%s: %v", note, e)
+}
+
+// objectOf names what an instruction was about: its note, else that of the nearest one before it for the same reason.
+func objectOf(p *prog.Program, i int) string {
+	why := p.Ins[i].Why
+	for k := i; k >= 0 && p.Ins[k].Why == why; k-- {
+		if p.Ins[k].Note != "" {
+			return p.Ins[k].Note
+		}
+	}
+	for _, a := range p.Ins[i].Args {
+		if a.Kind == prog.InData && strings.HasPrefix(a.Text, `"`) && a.Text != `""` {
+			return strings.Trim(a.Text, `"`)
+		}
+	}
+	return ""
+}
+
+func hintFor(in *prog.Ins, e syscall.Errno) string {
+	switch {
+	case e == interp.Lost:
+		return "the process was killed before it was ready; is its memory limit too small?"
+	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:
+		return "a hard limit above our own needs CAP_SYS_RESOURCE"
+	case e == syscall.EPERM || e == syscall.EACCES:
+		return "are we root, with the needed capabilities?"
+	case e == syscall.ENOSYS:
+		return "this kernel is too old"
+	case e == syscall.ENODEV && in.Sys == prog.SysFsopen:
+		return "this kernel does not have that file system"
+	}
+	return ""
 }

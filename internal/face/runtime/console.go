@@ -1,0 +1,71 @@
+package runtime
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/tty"
+)
+
+// foreground joins our own terminal with a container's.
+type foreground struct {
+	master  *os.File
+	restore func() error
+	drained chan struct{}
+}
+
+func (f *foreground) take(master *os.File) error {
+	f.master = master
+	f.resize()
+	return nil
+}
+
+// begin starts to copy. The input half ends with this process.
+func (f *foreground) begin() {
+	if f.master == nil {
+		return
+	}
+	if tty.IsTerminal(0) {
+		if restore, err := tty.RawMode(0); err == nil {
+			f.restore = restore
+		}
+	}
+	f.drained = make(chan struct{})
+	go io.Copy(f.master, os.Stdin)
+	go func() { // ends when the last holder of the slave is gone (EIO)
+		io.Copy(os.Stdout, f.master)
+		close(f.drained)
+	}()
+}
+
+func (f *foreground) end() {
+	if f.drained != nil {
+		<-f.drained
+	}
+	if f.restore != nil {
+		f.restore()
+	}
+}
+
+func (f *foreground) resize() {
+	if f.master == nil || !tty.IsTerminal(0) {
+		return
+	}
+	if rows, cols, err := tty.Size(0); err == nil {
+		tty.SetSize(int(f.master.Fd()), rows, cols)
+	}
+}
+
+func sendFile(socket string, f *os.File) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
+		return err
+	}
+	return unix.Sendmsg(fd, []byte(f.Name()), unix.UnixRights(int(f.Fd())), nil, 0)
+}

@@ -1,0 +1,275 @@
+package compile
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// cgroups makes the container's cgroups and sets its limits in the host lane. What joins is the child itself, through
+// descriptors opened here: writing 0 to cgroup.procs moves the writer (cgroups(7)), and so no barrier is needed.
+func (c *compiler) cgroups() error {
+	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, withDefaultRules(c.spec.Linux.Resources))
+	if err != nil {
+		return err
+	}
+	dirs, err := plan.Dirs(c.in.Facts.Cgroup, c.in.CgroupPath)
+	if err != nil {
+		return err
+	}
+	leaf := func(p string) bool { return slices.ContainsFunc(dirs, func(d plan.Dir) bool { return d.Path == p }) }
+	w := cgroupWriter{c: c}
+	for _, s := range steps {
+		c.Why(s.Why)
+		if s.Kind != plan.Write || s.Else != nil {
+			w.close()
+		}
+		switch s.Kind {
+		case plan.Mkdir:
+			at := c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(0o755, "0755")).Tolerate(errnos(s.Tolerate)...)
+			if leaf(s.Path) {
+				at.Undo(s.Path)
+			}
+		case plan.Write:
+			w.write(s)
+		case plan.Copy:
+			c.copyFile(s)
+		case plan.Devices:
+			c.deviceProgram(s)
+		case plan.Join:
+			fd, _ := c.CallR("the child joins by it", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+			c.procs = append(c.procs, fd)
+			c.keep = append(c.keep, fd)
+		default:
+			return unsupported(s.Why + " (" + s.Kind.String() + ")")
+		}
+	}
+	w.close()
+	return nil
+}
+
+// withDefaultRules appends the device rules that every container needs and every runtime adds: making nodes (inert without the right to
+// open them), the default devices, terminals.
+func withDefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
+	if r == nil || len(r.Devices) == 0 {
+		return r
+	}
+	out := *r
+	out.Devices = slices.Clone(r.Devices)
+	add := func(kind string, major, minor int64, access string) {
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+		if major >= 0 {
+			rule.Major = &major
+		}
+		if minor >= 0 {
+			rule.Minor = &minor
+		}
+		out.Devices = append(out.Devices, rule)
+	}
+	add("c", -1, -1, "m")
+	add("b", -1, -1, "m")
+	for _, d := range defaultDevices() {
+		add(d.Type, d.Major, d.Minor, "rwm")
+	}
+	add("c", 136, -1, "rwm") // /dev/pts/*
+	add("c", 5, 2, "rwm")    // /dev/ptmx
+	return &out
+}
+
+// joinCgroups is the child's half.
+func (c *compiler) joinCgroups() {
+	c.Why("linux.cgroupsPath")
+	zero := prog.Arg{}
+	for i, fd := range c.procs {
+		if i == 0 {
+			zero = c.Bytes([]byte("0"), `"0"`)
+		}
+		c.Call("join the cgroup", prog.SysWrite, prog.R(fd), zero, prog.Imm(1))
+	}
+}
+
+func errnos(list []uint) []u.Errno {
+	out := make([]u.Errno, len(list))
+	for i, e := range list {
+		out[i] = u.Errno(e)
+	}
+	return out
+}
+
+// cgroupWriter keeps a file open over consecutive writes to it.
+type cgroupWriter struct {
+	c    *compiler
+	path string
+	fd   prog.Reg
+}
+
+func (w *cgroupWriter) close() {
+	if w.fd != 0 {
+		w.c.Call("", prog.SysClose, prog.R(w.fd))
+		w.fd, w.path = 0, ""
+	}
+}
+
+func (w *cgroupWriter) write(s plan.Step) {
+	c := w.c
+	if len(s.Tolerate) > 0 || s.Else != nil {
+		w.close()
+		w.alternatives(s)
+		return
+	}
+	if w.path != s.Path {
+		w.close()
+		w.fd, _ = c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+		w.path = s.Path
+	}
+	c.Call(path.Base(s.Path), prog.SysWrite, prog.R(w.fd), c.Bytes([]byte(s.Value), strconv.Quote(s.Value)), prog.Imm(int64(len(s.Value))))
+}
+
+// alternatives writes to the first file that exists.
+func (w *cgroupWriter) alternatives(s plan.Step) {
+	c := w.c
+	if s.Else == nil {
+		c.writeFile(path.Base(s.Path), 0, s.Path, s.Value, errnos(s.Tolerate)...)
+		return
+	}
+	other, done := c.Label(), c.Label()
+	fd, at := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+	at.Else(other, u.ENOENT)
+	c.Call(path.Base(s.Path), prog.SysWrite, prog.R(fd), c.Bytes([]byte(s.Value), strconv.Quote(s.Value)), prog.Imm(int64(len(s.Value)))).Tolerate(errnos(s.Tolerate)...)
+	c.Call("", prog.SysClose, prog.R(fd))
+	c.Jump(done)
+	c.Bind(other)
+	w.alternatives(*s.Else)
+	c.Bind(done)
+}
+
+// copyFile fills an empty file from another one: a new v1 cpuset has no CPUs.
+func (c *compiler) copyFile(s plan.Step) {
+	const most = 4096
+	done := c.Label()
+	old := c.Bytes(make([]byte, 4), "&first")
+	to, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_RDWR|u.O_CLOEXEC, "O_RDWR|O_CLOEXEC"))
+	c.Call("", prog.SysRead, prog.R(to), old, prog.Imm(4))
+	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{old, prog.Imm(0), prog.Imm('\n'), prog.Imm(0xff)}, Note: "still empty"}).Otherwise(done)
+	from, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.From), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+	text := c.Bytes(make([]byte, most), "&value")
+	n, _ := c.CallR("", prog.SysRead, prog.R(from), text, prog.Imm(most))
+	c.Call("", prog.SysClose, prog.R(from))
+	c.Call("", prog.SysWrite, prog.R(to), text, prog.R(n))
+	c.Bind(done)
+	c.Call("", prog.SysClose, prog.R(to))
+}
+
+// deviceProgram loads and attaches the eBPF program that decides about devices on cgroup v2 (bpf(2)).
+func (c *compiler) deviceProgram(s plan.Step) {
+	const progLoad, progAttach, typeCgroupDevice, attachDevice, allowMulti = 5, 8, 15, 6, 2
+	insns, license := c.Bytes(s.Program, ""), c.Str("Apache-2.0")
+	load := c.Pointers(append(prog.U32(typeCgroupDevice, uint32(len(s.Program)/8)), prog.U64(0, 0, 0, 0, 0, 0, 0)...), []int{8, 16},
+		[]prog.Arg{insns, license}, "{CGROUP_DEVICE, "+strconv.Itoa(len(s.Program)/8)+" instructions}")
+	fd, _ := c.CallR("device rules", prog.SysBpf, prog.Imm(progLoad, "PROG_LOAD"), load, prog.Imm(64))
+	dir, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+	attach := c.Bytes(prog.U32(0, 0, attachDevice, allowMulti), "{CGROUP_DEVICE}")
+	c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(dir), attach, prog.Imm(0)}})
+	c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(fd), attach, prog.Imm(4)}})
+	c.Call("", prog.SysBpf, prog.Imm(progAttach, "PROG_ATTACH"), attach, prog.Imm(16))
+	c.Call("", prog.SysClose, prog.R(dir))
+	c.Call("", prog.SysClose, prog.R(fd))
+}
+
+// cgroupMount shows the container its own cgroups: on v2 the one hierarchy, on v1 a tmpfs with one folder a hierarchy.
+func (c *compiler) cgroupMount(m specs.Mount, o options) error {
+	l := c.in.Facts.Cgroup
+	if l.Mode == plan.V2 {
+		return c.mountCgroup2(m, o)
+	}
+	if c.ns.fresh&u.CLONE_NEWCGROUP == 0 {
+		return c.bindCgroups(m, o)
+	}
+	fs := c.fsopen("cgroup hierarchies on "+m.Destination, "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
+	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
+	c.attach(m.Destination, top, true)
+	flags := int64(o.set & (u.MS_RDONLY | u.MS_NOSUID | u.MS_NODEV | u.MS_NOEXEC)) // the first four have the same values in both calls
+	for _, h := range l.Controllers {
+		name := hierarchyName(h)
+		c.Call("", prog.SysMkdirat, prog.R(top), c.Str(name), prog.Imm(0o755, "0755"))
+		hfs := c.fsopen(name, "cgroup")
+		for _, n := range h.Names {
+			if k, v, named := strings.Cut(n, "="); named {
+				c.fsconfig(hfs, u.FSCONFIG_SET_FLAG, "none", "", 0)
+				c.fsconfig(hfs, u.FSCONFIG_SET_STRING, k, v, 0)
+			} else {
+				c.fsconfig(hfs, u.FSCONFIG_SET_FLAG, n, "", 0)
+			}
+		}
+		fd := c.fsmount("", hfs, uint64(flags))
+		c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(top), c.Str(name), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+		for _, n := range h.Names {
+			if n != name && !strings.Contains(n, "=") && len(h.Names) > 1 {
+				c.Call("", prog.SysSymlinkat, c.Str(name), prog.R(top), c.Str(n))
+			}
+		}
+	}
+	if l.Unified != "" {
+		c.Call("", prog.SysMkdirat, prog.R(top), c.Str("unified"), prog.Imm(0o755, "0755"))
+		fd := c.fsmount("unified", c.fsopen("", "cgroup2"), uint64(flags))
+		c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(top), c.Str("unified"), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	}
+	if o.set&u.MOUNT_ATTR_RDONLY != 0 {
+		c.setAttr(top, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	return nil
+}
+
+func hierarchyName(h plan.Controller) string {
+	if len(h.Names) == 1 {
+		return strings.TrimPrefix(h.Names[0], "name=")
+	}
+	return strings.Join(h.Names, ",")
+}
+
+func (c *compiler) mountCgroup2(m specs.Mount, o options) error {
+	if c.ns.fresh&u.CLONE_NEWCGROUP == 0 {
+		return c.bindCgroups(m, o)
+	}
+	fd := c.fsmount("cgroup hierarchy on "+m.Destination, c.fsopen("", "cgroup2"), o.set)
+	c.attach(m.Destination, fd, true)
+	return nil
+}
+
+// bindCgroups serves containers that share a cgroup namespace: they see their own folders only, by binds.
+func (c *compiler) bindCgroups(m specs.Mount, o options) error {
+	dirs, err := plan.Dirs(c.in.Facts.Cgroup, c.in.CgroupPath)
+	if err != nil {
+		return err
+	}
+	if c.in.Facts.Cgroup.Mode == plan.V2 {
+		fd, _ := c.openTree("its own cgroup", 0, dirs[0].Path, false)
+		c.setAttr(fd, false, o.set, 0, 0)
+		c.attach(m.Destination, fd, true)
+		return nil
+	}
+	top := c.fsmount("cgroup hierarchies on "+m.Destination, c.fsopen("", "tmpfs"), o.set&^u.MOUNT_ATTR_RDONLY)
+	c.attach(m.Destination, top, true)
+	for _, d := range dirs {
+		name := "unified"
+		if !d.V2 {
+			name = hierarchyName(plan.Controller{Names: d.Controllers})
+		}
+		c.Call("", prog.SysMkdirat, prog.R(top), c.Str(name), prog.Imm(0o755, "0755"))
+		fd, _ := c.openTree("its own cgroup", 0, d.Path, false)
+		c.setAttr(fd, false, o.set, 0, 0)
+		c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(top), c.Str(name), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+	}
+	if o.set&u.MOUNT_ATTR_RDONLY != 0 {
+		c.setAttr(top, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	return nil
+}

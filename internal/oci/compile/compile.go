@@ -1,0 +1,229 @@
+// Package compile turns a bundle and facts about the host into a Program.
+//
+// It decides everything: order, fallbacks for older kernels, what may fail. It promises that equal inputs give equal Programs
+// and that a config it cannot honour is refused with the field's name. It must never make a system call or read a file: what
+// it needs to know comes in as Facts.
+package compile
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// Facts are what a Program depends on besides the bundle.
+type Facts struct {
+	Arch         string // Go's name of the architecture
+	Major, Minor int    // kernel version
+	LastCap      int    // highest capability number the kernel knows
+	SysResource  bool   // this process holds CAP_SYS_RESOURCE
+	Cgroup       plan.Layout
+	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
+	Sources map[string]Source
+	// Stdio are the descriptors of this process that become 0, 1, 2.
+	Stdio [3]int
+	// Preserve is the number of descriptors from 3 on that the container inherits.
+	Preserve int
+	// Park holds two descriptors (control, status) through which another process releases the container; zero: the program's own.
+	Park [2]int
+}
+
+// Source is what a bind mount's source is.
+type Source struct{ Dir bool }
+
+func (f *Facts) atLeast(major, minor int) bool {
+	return f.Major > major || f.Major == major && f.Minor >= minor
+}
+
+// Input is a container to be made.
+type Input struct {
+	ID         string
+	Bundle     string // absolute folder; a relative root.path starts there
+	CgroupPath string // linux.cgroupsPath with its default filled in
+	Spec       *bundle.Spec
+	Rootfs     *bundle.Rootfs
+	Facts      Facts
+}
+
+type compiler struct {
+	prog.Builder
+	in    Input
+	spec  *bundle.Spec
+	root  prog.Reg   // the container's root folder
+	procs []prog.Reg // cgroup.procs files to join
+	keep  []prog.Reg // descriptors that the child needs until it parks
+	ns    namespaces
+	park  [2]prog.Reg // control and status of another process's release
+	sock  [2]prog.Reg // terminal hand-over: host's end, child's end
+}
+
+const (
+	pathFlags    = u.O_PATH | u.O_CLOEXEC
+	pathText     = "O_PATH|O_CLOEXEC"
+	inRoot       = u.RESOLVE_IN_ROOT | u.RESOLVE_NO_MAGICLINKS
+	inRootText   = "IN_ROOT|NO_MAGICLINKS"
+	defaultPath  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	maxArgBytes  = 2 << 20 // more than this execve(2) refuses anyway (a quarter of an 8 MiB stack)
+	nobodyChange = -1
+)
+
+// Compile returns the Program that makes the container and runs its process.
+func Compile(in Input) (*prog.Program, error) {
+	if err := validate(in.Spec, &in.Facts); err != nil {
+		return nil, err
+	}
+	c := &compiler{in: in, spec: in.Spec}
+	if err := c.parseNamespaces(); err != nil {
+		return nil, err
+	}
+	if err := c.hostLane(); err != nil {
+		return nil, err
+	}
+	c.Lane(prog.Child)
+	c.enter()
+	if err := c.rootfs(); err != nil {
+		return nil, err
+	}
+	if err := c.mounts(); err != nil {
+		return nil, err
+	}
+	if err := c.devices(); err != nil {
+		return nil, err
+	}
+	c.hostNames()
+	if err := c.sysctls(); err != nil {
+		return nil, err
+	}
+	if err := c.terminal(); err != nil {
+		return nil, err
+	}
+	c.createRuntimeHooks()
+	c.pivot()
+	c.maskedPaths()
+	c.readonlyPaths()
+	if err := c.beforePark(); err != nil {
+		return nil, err
+	}
+	if err := c.finish(); err != nil {
+		return nil, err
+	}
+	c.poststartHooks()
+	return c.Program(), nil
+}
+
+// openIn emits openat2(2) of a path under a handle, never leaving it.
+func (c *compiler) openIn(note string, dir prog.Reg, path string, flags int64, text string) (prog.Reg, prog.At) {
+	how := c.Bytes(prog.U64(uint64(flags), 0, inRoot), "{"+text+", "+inRootText+"}")
+	return c.CallR(note, prog.SysOpenat2, prog.R(dir), c.Str(rel(path)), how, prog.Imm(24))
+}
+
+// rel makes a path usable below a handle.
+func rel(p string) string {
+	p = strings.TrimLeft(p, "/")
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+// writeFile emits open, write, close of a path below a handle (or an absolute path when dir is 0).
+func (c *compiler) writeFile(note string, dir prog.Reg, path, value string, tolerate ...u.Errno) {
+	done := c.Label()
+	base, p := prog.Imm(u.AT_FDCWD), path
+	if dir != 0 {
+		base, p = prog.R(dir), rel(path)
+	}
+	fd, at := c.CallR(note, prog.SysOpenat, base, c.Str(p), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+	if len(tolerate) > 0 {
+		at.Else(done, tolerate...)
+	}
+	w := c.Call(note, prog.SysWrite, prog.R(fd), c.Bytes([]byte(value), strconv.Quote(value)), prog.Imm(int64(len(value))))
+	if len(tolerate) > 0 {
+		w.Tolerate(tolerate...)
+	}
+	c.Call("", prog.SysClose, prog.R(fd))
+	c.Bind(done)
+}
+
+func field(name string, i int, rest string) string {
+	return name + "[" + strconv.Itoa(i) + "]" + rest
+}
+
+func invalid(field, format string, args ...any) error {
+	return errdef.New(errdef.InvalidArgument, "config.json: "+field+": "+format, args...)
+}
+
+func unsupported(field string) error {
+	return errdef.New(errdef.NotImplemented, "config.json: %s is not implemented by this version of dhow", field)
+}
+
+// hostLane is what happens before the clone, and the clone.
+func (c *compiler) hostLane() error {
+	if err := c.cgroups(); err != nil {
+		return err
+	}
+	c.openNamespaces()
+	if c.in.Facts.Park != [2]int{} {
+		c.Why("")
+		for k, name := range [2]string{"control", "status"} {
+			c.park[k], _ = c.CallR("descriptor through which another process releases us: "+name, prog.SysFcntl,
+				prog.Imm(int64(c.in.Facts.Park[k])), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(3))
+			c.keep = append(c.keep, c.park[k])
+		}
+	}
+	if c.spec.Process.Terminal {
+		c.Why("process.terminal")
+		c.sock = c.socketpair()
+		c.keep = append(c.keep, c.sock[1])
+	}
+	c.Why("linux.namespaces")
+	c.Emit(prog.Ins{Op: prog.Clone, Flags: c.ns.cloneFlags() | u.SIGCHLD, Out: c.Reg(), Note: "the child; it shares nothing but descriptors"})
+	return nil
+}
+
+func (c *compiler) socketpair() [2]prog.Reg {
+	const afUnix, sockStream, sockCloexec = 1, 1, u.O_CLOEXEC
+	mem := c.Bytes(make([]byte, 8), "&pair")
+	c.Call("through which the terminal is handed over", prog.SysSocketpair, prog.Imm(afUnix, "AF_UNIX"),
+		prog.Imm(sockStream|sockCloexec, "SOCK_STREAM|SOCK_CLOEXEC"), prog.Imm(0), mem)
+	var out [2]prog.Reg
+	for k := range out {
+		out[k] = c.Reg()
+		c.Emit(prog.Ins{Op: prog.Load, Args: [6]prog.Arg{mem, prog.Imm(int64(4 * k))}, Out: out[k]})
+	}
+	return out
+}
+
+func (c *compiler) hooks(kind string, list []specs.Hook) {
+	for i, h := range list {
+		c.Why(field("hooks."+kind, i, ""))
+		call := prog.HookCall{Kind: kind, Path: h.Path, Args: h.Args, Env: h.Env}
+		if h.Timeout != nil {
+			call.Timeout = *h.Timeout
+		}
+		c.Hook(call)
+	}
+}
+
+func (c *compiler) createRuntimeHooks() {
+	if h := c.spec.Hooks; h != nil {
+		c.Lane(prog.Host)
+		c.hooks("prestart", h.Prestart) //nolint:staticcheck // deprecated by the spec, still required of runtimes
+		c.hooks("createRuntime", h.CreateRuntime)
+		c.Lane(prog.Child)
+	}
+}
+
+func (c *compiler) poststartHooks() {
+	if h := c.spec.Hooks; h != nil {
+		c.Lane(prog.Host)
+		c.hooks("poststart", h.Poststart)
+	}
+}

@@ -1,0 +1,92 @@
+package compile
+
+import (
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// ExecInput is a process to be started inside a running container.
+type ExecInput struct {
+	ID      string
+	Process *specs.Process
+	Spec    *bundle.Spec // the container's: its namespaces and filter
+	Facts   Facts
+	// Pidfd is a descriptor of the container's init; Namespaces are the clone flags of those it does not share with us.
+	Pidfd      int
+	Namespaces uint64
+	// Procs are the cgroup.procs files of the container's cgroups.
+	Procs []string
+}
+
+// Exec returns the Program that enters the container: one setns(2) for all its namespaces, a second clone into its PID
+// namespace, then the same last steps as for the container's own process.
+func Exec(in ExecInput) (*prog.Program, error) {
+	s := *in.Spec
+	s.Process = in.Process
+	if err := validate(&s, &in.Facts); err != nil {
+		return nil, err
+	}
+	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}}
+	c.Why("linux.cgroupsPath")
+	for _, p := range in.Procs {
+		r, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+		c.procs = append(c.procs, r)
+		c.keep = append(c.keep, r)
+	}
+	c.Why("")
+	init, _ := c.CallR("the container's init", prog.SysFcntl, prog.Imm(int64(in.Pidfd)), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(3))
+	c.keep = append(c.keep, init)
+	if in.Process.Terminal {
+		c.Why("process.terminal")
+		c.sock = c.socketpair()
+		c.keep = append(c.keep, c.sock[1])
+	}
+	c.Emit(prog.Ins{Op: prog.Clone, Flags: u.SIGCHLD, Out: c.Reg(), Note: "the child"})
+	c.Lane(prog.Child)
+	c.execEnter(init, in.Namespaces)
+	if in.Process.Terminal {
+		c.Why("process.terminal")
+		root, _ := c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/"), prog.Imm(pathFlags, pathText))
+		c.openTerminal(root, "/dev/pts/ptmx")
+	}
+	if err := c.rlimits(); err != nil {
+		return nil, err
+	}
+	c.scheduling()
+	if in.Process.SelinuxLabel != "" || in.Process.ApparmorProfile != "" {
+		return nil, c.label()
+	}
+	c.lookup()
+	c.Why("")
+	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + in.Facts.Preserve))}, Note: "nothing of the host's stays open"})
+	if err := c.finish(); err != nil {
+		return nil, err
+	}
+	return c.Program(), nil
+}
+
+func (c *compiler) execEnter(init prog.Reg, flags uint64) {
+	c.Call("nobody in the container may trace us", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	if !c.spec.Process.Terminal {
+		c.stdio(c.in.Facts.Stdio)
+	}
+	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: c.keep, Note: "close what is not ours"})
+	c.oomScore()
+	c.joinCgroups()
+	c.Why("linux.namespaces")
+	c.Call("enter all at once", prog.SysSetns, prog.R(init), prog.Imm(int64(flags), prog.NamespaceFlags(flags)))
+	if flags&u.CLONE_NEWPID != 0 {
+		c.Emit(prog.Ins{Op: prog.Fork, Flags: u.CLONE_PARENT | u.SIGCHLD, Note: "into the PID namespace"})
+	}
+	c.Why("")
+	c.Call("", prog.SysSetsid)
+	c.Call("the session keyring of the container", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
+		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, 122)
+	if flags&u.CLONE_NEWUSER != 0 {
+		c.becomeRoot("linux.namespaces")
+		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	}
+}

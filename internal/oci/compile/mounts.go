@@ -1,0 +1,391 @@
+package compile
+
+import (
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// rootfs makes the container's root a mount of its own and leaves a handle to it in c.root.
+func (c *compiler) rootfs() error {
+	c.Why("linux.rootfsPropagation")
+	prop, text := int64(u.MS_REC|u.MS_SLAVE), "MS_REC|MS_SLAVE"
+	switch c.spec.Linux.RootfsPropagation {
+	case "", "slave", "rslave":
+	case "private", "rprivate":
+		prop, text = u.MS_REC|u.MS_PRIVATE, "MS_REC|MS_PRIVATE"
+	case "shared", "rshared", "unbindable", "runbindable":
+		return unsupported("linux.rootfsPropagation: " + c.spec.Linux.RootfsPropagation)
+	default:
+		return invalid("linux.rootfsPropagation", "unknown mode %q", c.spec.Linux.RootfsPropagation)
+	}
+	c.Call("what we mount stays here", prog.SysMount, prog.Imm(0), c.Str("/"), prog.Imm(0), prog.Imm(prop, text), prog.Imm(0))
+	if c.in.Rootfs != nil {
+		return c.overlay()
+	}
+	dir := c.spec.Root.Path
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(c.in.Bundle, dir)
+	}
+	c.Why("root.path")
+	at, _ := c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(dir), prog.Imm(pathFlags, pathText))
+	c.root, _ = c.openTree("a mount of its own", at, "", true)
+	c.setAttr(c.root, true, 0, 0, u.MS_PRIVATE)
+	c.move(c.root, at)
+	return nil
+}
+
+// overlay mounts the layers and, over them, the writable layer (overlayfs, Documentation/filesystems/overlayfs.rst).
+func (c *compiler) overlay() error {
+	r := c.in.Rootfs
+	c.Why("rootfs.json")
+	if !c.in.Facts.atLeast(6, 15) { // detached layers in overlayfs; before that each needs a place
+		return c.overlayByPath()
+	}
+	var lower []prog.Reg
+	for i, l := range r.Lower {
+		fd, err := c.layer(i, l.Type, l.Source, l.Devices, l.Loop)
+		if err != nil {
+			return err
+		}
+		lower = append(lower, fd)
+	}
+	fs := c.fsopen("root file system", "overlay")
+	for _, fd := range lower {
+		c.fsconfig(fs, u.FSCONFIG_SET_FD, "lowerdir+", "", fd)
+	}
+	for _, p := range [][2]string{{"upperdir", r.Upper}, {"workdir", r.Work}} {
+		if p[1] != "" {
+			fd, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(p[1]), prog.Imm(pathFlags, pathText))
+			c.fsconfig(fs, u.FSCONFIG_SET_FD, p[0], "", fd)
+		}
+	}
+	if r.Volatile && r.Upper != "" {
+		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
+	}
+	c.root = c.fsmount("", fs, 0)
+	c.attachAt(c.root, r.Scratch)
+	return nil
+}
+
+func (c *compiler) layer(i int, kind, source string, devices []string, loop bool) (prog.Reg, error) {
+	note := "layer " + strconv.Itoa(i)
+	switch kind {
+	case "dir":
+		fd, _ := c.openTree(note, 0, source, false)
+		return fd, nil
+	case "erofs":
+		if loop {
+			return 0, unsupported("an EROFS layer through a loop device (rootfs.json: lower[" + strconv.Itoa(i) + "].loop)")
+		}
+		fs := c.fsopen(note, "erofs")
+		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", source, 0)
+		for _, d := range devices {
+			c.fsconfig(fs, u.FSCONFIG_SET_STRING, "device", d, 0)
+		}
+		return c.fsmount(note, fs, u.MOUNT_ATTR_RDONLY), nil
+	}
+	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", kind)
+}
+
+// overlayByPath serves kernels before 6.15: the layers are attached below a tmpfs of our own on the scratch folder.
+func (c *compiler) overlayByPath() error {
+	r := c.in.Rootfs
+	if len(r.Lower) == 0 {
+		return invalid("rootfs.json: lower", "at least one layer is needed before Linux 6.15")
+	}
+	var lower []string
+	c.Call("a place for the layers", prog.SysMount, c.Str("tmpfs"), c.Str(r.Scratch), c.Str("tmpfs"), prog.Imm(0), c.Str("mode=700,size=1m"))
+	for i, l := range r.Lower {
+		if l.Type == "dir" {
+			lower = append(lower, l.Source)
+			continue
+		}
+		fd, err := c.layer(i, l.Type, l.Source, l.Devices, l.Loop)
+		if err != nil {
+			return err
+		}
+		p := r.Scratch + "/" + strconv.Itoa(i)
+		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0o700, "0700"))
+		c.attachAt(fd, p)
+		lower = append(lower, p)
+	}
+	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	for i := range lower {
+		lower[i] = esc.Replace(lower[i])
+	}
+	data := "lowerdir=" + strings.Join(lower, ":")
+	if r.Upper != "" {
+		data += ",upperdir=" + esc.Replace(r.Upper) + ",workdir=" + esc.Replace(r.Work)
+		if r.Volatile {
+			data += ",volatile"
+		}
+	}
+	if len(data) >= 4096 {
+		return invalid("rootfs.json: lower", "%d layers do not fit into the 4096 bytes that mount(2) takes on this kernel", len(lower))
+	}
+	at := r.Scratch + "/root"
+	c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(0o700, "0700"))
+	c.Call("root file system", prog.SysMount, c.Str("overlay"), c.Str(at), c.Str("overlay"), prog.Imm(0), c.Str(data))
+	c.root, _ = c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(pathFlags, pathText))
+	return nil
+}
+
+// mounts emits config.json's mounts in their order.
+func (c *compiler) mounts() error {
+	for i, m := range c.spec.Mounts {
+		name := field("mounts", i, "")
+		c.Why(name)
+		if !strings.HasPrefix(m.Destination, "/") && m.Destination == "" {
+			return invalid(name+".destination", "is empty")
+		}
+		if err := plainString(name, m.Destination, m.Source, m.Type); err != nil {
+			return err
+		}
+		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
+			return unsupported(name + ".uidMappings")
+		}
+		o, err := parseOptions(m.Options)
+		if err != nil {
+			return unsupported(name + ".options: " + err.Error())
+		}
+		if err := c.mount(name, m, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *compiler) mount(name string, m specs.Mount, o options) error {
+	switch {
+	case o.bind || m.Type == "bind":
+		return c.bindMount(name, m, o)
+	case m.Type == "cgroup" || m.Type == "cgroup2":
+		return c.cgroupMount(m, o)
+	case m.Type == "":
+		return invalid(name+".type", "is empty and no bind option is given")
+	}
+	fs := c.fsopen("mount "+m.Type+" on "+m.Destination, m.Type)
+	if m.Source != "" {
+		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", m.Source, 0)
+	}
+	for _, d := range o.data {
+		if k, v, ok := strings.Cut(d, "="); ok {
+			c.fsconfig(fs, u.FSCONFIG_SET_STRING, k, v, 0)
+		} else {
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, d, "", 0)
+		}
+	}
+	fd := c.fsmount("", fs, o.set)
+	if o.propagation != 0 {
+		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
+	}
+	c.attach(m.Destination, fd, true)
+	return nil
+}
+
+func (c *compiler) bindMount(name string, m specs.Mount, o options) error {
+	src := m.Source
+	if src == "" {
+		return invalid(name+".source", "is empty")
+	}
+	if !filepath.IsAbs(src) {
+		src = filepath.Join(c.in.Bundle, src)
+	}
+	what, ok := c.in.Facts.Sources[src]
+	if !ok {
+		return invalid(name+".source", "%s: no such file or directory", src)
+	}
+	fd, _ := c.openTree("bind "+src+" to "+m.Destination, 0, src, o.rbind || !o.bind)
+	if o.rset|o.rclear != 0 {
+		c.setAttr(fd, true, o.rset, o.rclear, 0)
+	}
+	if o.set|o.clear != 0 {
+		c.setAttr(fd, false, o.set, o.clear, 0)
+	}
+	if o.propagation != 0 {
+		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
+	}
+	c.attach(m.Destination, fd, what.Dir)
+	return nil
+}
+
+// attach moves a detached mount onto a path of the container, making the path where it is missing.
+func (c *compiler) attach(dest string, fd prog.Reg, dir bool) {
+	target := c.ensure(dest, dir)
+	c.move(fd, target)
+}
+
+// ensure returns a handle to a path of the container, which is made where it is missing: every parent by handle, so that a
+// symbolic link in the image leads nowhere but inside the root.
+func (c *compiler) ensure(dest string, dir bool) prog.Reg {
+	dest = path.Clean("/" + dest)
+	out, at := c.openIn("", c.root, dest, pathFlags, pathText)
+	if dest == "/" {
+		return out
+	}
+	done, missing := c.Label(), c.Label()
+	at.Else(missing, u.ENOENT)
+	c.Jump(done)
+	c.Bind(missing)
+	parent := c.root
+	parts := strings.Split(dest[1:], "/")
+	for i, p := range parts {
+		here := "/" + strings.Join(parts[:i+1], "/")
+		if i == len(parts)-1 {
+			c.create(parent, p, dir)
+			_, last := c.openIn("", c.root, here, pathFlags, pathText)
+			last.To(out)
+			break
+		}
+		c.Call("", prog.SysMkdirat, prog.R(parent), c.Str(p), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
+		parent, _ = c.openIn("", c.root, here, pathFlags, pathText)
+	}
+	c.Bind(done)
+	return out
+}
+
+func (c *compiler) create(parent prog.Reg, name string, dir bool) {
+	if dir {
+		c.Call("make the mount point", prog.SysMkdirat, prog.R(parent), c.Str(name), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
+		return
+	}
+	c.Call("make the mount point", prog.SysMknodat, prog.R(parent), c.Str(name), prog.Imm(u.S_IFREG|0o644, "S_IFREG|0644"), prog.Imm(0)).Tolerate(u.EEXIST)
+}
+
+func (c *compiler) move(fd, target prog.Reg) {
+	c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(target), c.Str(""),
+		prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH"))
+}
+
+// attachAt attaches to a path of the host, as this mount namespace still sees it; only paths of ours come here.
+func (c *compiler) attachAt(fd prog.Reg, p string) {
+	c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+}
+
+// openTree clones a mount: of an absolute path, or with p empty of a handle.
+func (c *compiler) openTree(note string, dir prog.Reg, p string, recursive bool) (prog.Reg, prog.At) {
+	base := prog.Imm(u.AT_FDCWD)
+	if dir != 0 {
+		base = prog.R(dir)
+	}
+	flags, text := int64(u.OPEN_TREE_CLONE|u.OPEN_TREE_CLOEXEC), "CLONE|CLOEXEC"
+	if recursive {
+		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
+	}
+	if p == "" {
+		flags, text = flags|u.AT_EMPTY_PATH, text+"|EMPTY_PATH"
+	}
+	return c.CallR(note, prog.SysOpenTree, base, c.Str(p), prog.Imm(flags, text))
+}
+
+func (c *compiler) setAttr(fd prog.Reg, recursive bool, set, clear, propagation uint64) {
+	flags, text := int64(u.AT_EMPTY_PATH), "EMPTY_PATH"
+	if recursive {
+		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
+	}
+	var parts []string
+	if set != 0 {
+		parts = append(parts, "set "+attrText(set))
+	}
+	if clear != 0 {
+		if clear&u.MOUNT_ATTR__ATIME == u.MOUNT_ATTR__ATIME {
+			parts = append(parts, "clear ATIME|"+attrText(clear&^u.MOUNT_ATTR__ATIME))
+		} else {
+			parts = append(parts, "clear "+attrText(clear))
+		}
+	}
+	if propagation != 0 {
+		parts = append(parts, propagationText(propagation))
+	}
+	attr := c.Bytes(prog.U64(set, clear, propagation, 0), "{"+strings.Join(parts, ", ")+"}")
+	c.Call("", prog.SysMountSetattr, prog.R(fd), c.Str(""), prog.Imm(flags, text), attr, prog.Imm(32))
+}
+
+func (c *compiler) fsopen(note, kind string) prog.Reg {
+	r, _ := c.CallR(note, prog.SysFsopen, c.Str(kind), prog.Imm(u.FSOPEN_CLOEXEC, "CLOEXEC"))
+	return r
+}
+
+func (c *compiler) fsconfig(fs prog.Reg, cmd int64, key, value string, fd prog.Reg) {
+	switch cmd {
+	case u.FSCONFIG_SET_FLAG:
+		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FLAG"), c.Str(key), prog.Imm(0), prog.Imm(0))
+	case u.FSCONFIG_SET_FD:
+		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FD"), c.Str(key), prog.Imm(0), prog.R(fd))
+	default:
+		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_STRING"), c.Str(key), c.Str(value), prog.Imm(0))
+	}
+}
+
+func (c *compiler) fsmount(note string, fs prog.Reg, attr uint64) prog.Reg {
+	c.Call(note, prog.SysFsconfig, prog.R(fs), prog.Imm(u.FSCONFIG_CMD_CREATE, "CMD_CREATE"), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	r, _ := c.CallR("", prog.SysFsmount, prog.R(fs), prog.Imm(u.FSMOUNT_CLOEXEC, "CLOEXEC"), prog.Imm(int64(attr), attrText(attr)))
+	return r
+}
+
+// pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.
+func (c *compiler) pivot() {
+	c.Why("root")
+	c.Call("", prog.SysFchdir, prog.R(c.root))
+	c.Call("the old root is now mounted over the new one", prog.SysPivotRoot, c.Str("."), c.Str("."))
+	c.Call("take it off", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
+	c.Call("", prog.SysChdir, c.Str("/"))
+}
+
+// maskedPaths hides files behind /dev/null and folders behind one empty read-only tmpfs.
+func (c *compiler) maskedPaths() {
+	if len(c.spec.Linux.MaskedPaths) == 0 {
+		return
+	}
+	c.Why("linux.maskedPaths")
+	null := c.verifiedNull()
+	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
+	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+	empty := c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
+	for i, p := range c.spec.Linux.MaskedPaths {
+		c.Why(field("linux.maskedPaths", i, ""))
+		next, folder := c.Label(), c.Label()
+		target, at := c.openIn("", c.root, p, pathFlags, pathText)
+		at.Else(next, u.ENOENT, u.ENOTDIR)
+		file, _ := c.openTree("mask "+p, null, "", false)
+		c.Call("", prog.SysMoveMount, prog.R(file), c.Str(""), prog.R(target), c.Str(""),
+			prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH")).Else(folder, u.ENOTDIR, u.EINVAL)
+		c.Jump(next)
+		c.Bind(folder)
+		dir, _ := c.openTree("mask folder "+p, empty, "", false)
+		c.move(dir, target)
+		c.Bind(next)
+	}
+}
+
+// verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
+func (c *compiler) verifiedNull() prog.Reg {
+	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
+	c.expectNull(null)
+	return null
+}
+
+func (c *compiler) readonlyPaths() {
+	for i, p := range c.spec.Linux.ReadonlyPaths {
+		c.Why(field("linux.readonlyPaths", i, ""))
+		next := c.Label()
+		target, at := c.openIn("", c.root, p, pathFlags, pathText)
+		at.Else(next, u.ENOENT, u.ENOTDIR)
+		fd, _ := c.openTree("make "+p+" read-only", target, "", true)
+		c.setAttr(fd, true, u.MOUNT_ATTR_RDONLY, 0, 0)
+		c.move(fd, target)
+		c.Bind(next)
+	}
+	if c.spec.Root != nil && c.spec.Root.Readonly {
+		c.Why("root.readonly")
+		c.setAttr(c.root, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+}

@@ -1,0 +1,333 @@
+package compile
+
+import (
+	"path"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/dhow-containers/dhow/internal/linux/seccomp"
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+const capSysAdmin = 21
+
+// oomScore writes the process's own value while the host's /proc is in sight. What needs CAP_SYS_RESOURCE and lacks it passes.
+func (c *compiler) oomScore() {
+	if s := c.spec.Process.OOMScoreAdj; s != nil {
+		c.Why("process.oomScoreAdj")
+		c.writeFile("", 0, "/proc/self/oom_score_adj", strconv.Itoa(*s), u.EACCES, u.EPERM)
+	}
+}
+
+// beforePark is what can fail early and needs root: limits, the working folder, whether there is something to execute.
+func (c *compiler) beforePark() error {
+	p := c.spec.Process
+	if err := c.rlimits(); err != nil {
+		return err
+	}
+	if c.in.Rootfs != nil || c.spec.Root != nil {
+		c.Why("process.cwd")
+		c.ensure(p.Cwd, true)
+	}
+	c.scheduling()
+	if p.SelinuxLabel != "" || p.ApparmorProfile != "" {
+		return c.label()
+	}
+	c.lookup()
+	c.Why("")
+	keep := []prog.Reg(nil)
+	var args [6]prog.Arg
+	if c.in.Facts.Park != [2]int{} {
+		keep = c.park[:]
+		args = [6]prog.Arg{prog.Imm(int64(keep[0])), prog.Imm(int64(keep[1]))}
+	}
+	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: keep, Note: "nothing of the host's stays open"})
+	c.Emit(prog.Ins{Op: prog.Park, Args: args, Note: "created; wait for start"})
+	return nil
+}
+
+func (c *compiler) label() error {
+	if c.spec.Process.SelinuxLabel != "" {
+		return unsupported("process.selinuxLabel")
+	}
+	return unsupported("process.apparmorProfile")
+}
+
+func (c *compiler) rlimits() error {
+	for i, l := range c.spec.Process.Rlimits {
+		name := field("process.rlimits", i, "")
+		c.Why(name)
+		nr := slices.Index(rlimitNames(), l.Type)
+		if nr < 0 {
+			return invalid(name+".type", "unknown limit %q", l.Type)
+		}
+		if l.Soft > l.Hard {
+			return invalid(name+".soft", "%d is above hard %d", l.Soft, l.Hard)
+		}
+		val := c.Bytes(prog.U64(l.Soft, l.Hard), "{"+strconv.FormatUint(l.Soft, 10)+", "+strconv.FormatUint(l.Hard, 10)+"}")
+		c.Call("", prog.SysPrlimit64, prog.Imm(0), prog.Imm(int64(nr), l.Type), val, prog.Imm(0))
+	}
+	return nil
+}
+
+// rlimitNames is indexed by the number of the limit (getrlimit(2), the same on amd64 and arm64).
+func rlimitNames() []string {
+	return []string{"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC", "RLIMIT_NOFILE",
+		"RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"}
+}
+
+func (c *compiler) scheduling() {
+	p := c.spec.Process
+	if io := p.IOPriority; io != nil {
+		class := map[specs.IOPriorityClass]int64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
+		c.Why("process.ioPriority")
+		c.Call("", prog.SysIoprioSet, prog.Imm(u.IOPRIO_WHO_PROCESS, "WHO_PROCESS"), prog.Imm(0), prog.Imm(class<<13|int64(io.Priority)))
+	}
+	if per := c.spec.Linux.Personality; per != nil {
+		c.Why("linux.personality")
+		v := int64(0)
+		if per.Domain == specs.PerLinux32 {
+			v = 8
+		}
+		c.Call("", prog.SysPersonality, prog.Imm(v, string(per.Domain)))
+	}
+}
+
+// candidates are the files execve is tried on, in order (execvp(3)).
+func (c *compiler) candidates() []string {
+	p := c.spec.Process
+	name := p.Args[0]
+	if strings.Contains(name, "/") {
+		if !strings.HasPrefix(name, "/") {
+			name = path.Join(p.Cwd, name)
+		}
+		return []string{name}
+	}
+	search := defaultPath
+	for _, e := range p.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			search = v
+		}
+	}
+	var out []string
+	for _, dir := range strings.Split(search, ":") {
+		if strings.HasPrefix(dir, "/") && !slices.Contains(out, path.Join(dir, name)) { // a relative entry would follow the working folder
+			out = append(out, path.Join(dir, name))
+		}
+	}
+	return out
+}
+
+// lookup fails before the container is "created" when there is nothing to execute.
+func (c *compiler) lookup() {
+	c.Why("process.args[0]")
+	found := c.Label()
+	for _, p := range c.candidates() {
+		next := c.Label()
+		c.Call("", prog.SysFaccessat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0, "F_OK")).Else(next, u.ENOENT, u.ENOTDIR, u.EACCES, u.ELOOP)
+		c.Jump(found)
+		c.Bind(next)
+	}
+	c.Emit(prog.Ins{Op: prog.Fail, Errno: u.ENOENT, Note: ExecNote(c.spec.Process.Args[0])})
+	c.Bind(found)
+}
+
+// ExecNote is the note of the instructions that execute a command: by it the runtime tells "not found" from other failures.
+func ExecNote(arg string) string { return "exec: " + strconv.Quote(arg) }
+
+// finish turns the child into the container's process: identity, rights, filter, program.
+func (c *compiler) finish() error {
+	p := c.spec.Process
+	umask := int64(0o22)
+	if p.User.Umask != nil {
+		umask = int64(*p.User.Umask)
+	}
+	c.Why("process.user.umask")
+	c.Call("", prog.SysUmask, prog.Imm(umask, "0"+strconv.FormatInt(umask, 8)))
+	late := c.Label()
+	if p.Cwd != "" {
+		c.Why("process.cwd")
+		c.Call("", prog.SysChdir, c.Str(p.Cwd)).Else(late, u.EACCES)
+		c.Bind(late)
+	}
+	caps, err := c.capabilities()
+	if err != nil {
+		return err
+	}
+	c.identity(caps != nil)
+	if p.Cwd != "" {
+		c.Why("process.cwd")
+		c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
+		cwd := c.Bytes(make([]byte, 4096), "&cwd")
+		c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
+		c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"})
+	}
+	if p.NoNewPrivileges {
+		c.Why("process.noNewPrivileges")
+		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
+	if err := c.restrict(caps); err != nil {
+		return err
+	}
+	c.execute()
+	return nil
+}
+
+// identity sets groups and users; capabilities survive it until restrict sets them.
+func (c *compiler) identity(keep bool) {
+	p := c.spec.Process
+	c.Why("process.user")
+	if keep {
+		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
+	groups := prog.U32(p.User.AdditionalGids...)
+	text := make([]string, len(p.User.AdditionalGids))
+	for i, g := range p.User.AdditionalGids {
+		text[i] = strconv.Itoa(int(g))
+	}
+	c.Call("", prog.SysSetgroups, prog.Imm(int64(len(p.User.AdditionalGids))), c.Bytes(groups, "["+strings.Join(text, " ")+"]"))
+	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
+	c.Call("", prog.SysSetresgid, gid, gid, gid)
+	c.Call("", prog.SysSetresuid, uid, uid, uid)
+	if keep {
+		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(0), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
+}
+
+type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }
+
+// capabilities drops the bounding set and returns the other four, or nil where the config leaves them alone.
+func (c *compiler) capabilities() (*capSets, error) {
+	cc := c.spec.Process.Capabilities
+	if cc == nil {
+		return nil, nil
+	}
+	var s capSets
+	for _, set := range []struct {
+		name string
+		list []string
+		to   *uint64
+	}{{"bounding", cc.Bounding, &s.bounding}, {"effective", cc.Effective, &s.effective}, {"permitted", cc.Permitted, &s.permitted},
+		{"inheritable", cc.Inheritable, &s.inheritable}, {"ambient", cc.Ambient, &s.ambient}} {
+		for i, name := range set.list {
+			nr := CapNumber(name)
+			if nr < 0 {
+				return nil, invalid(field("process.capabilities."+set.name, i, ""), "unknown capability %q", name)
+			}
+			if nr <= c.in.Facts.LastCap {
+				*set.to |= 1 << nr
+			}
+		}
+	}
+	c.Why("process.capabilities.bounding")
+	for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
+		if s.bounding&(1<<nr) == 0 {
+			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+		}
+	}
+	return &s, nil
+}
+
+// restrict sets the capabilities and loads the filter: after the last call that it might forbid, which without
+// no_new_privs is the capset that gives CAP_SYS_ADMIN up (seccomp(2), EACCES).
+func (c *compiler) restrict(s *capSets) error {
+	insns, flags, err := c.filter()
+	if err != nil {
+		return err
+	}
+	needAdmin := insns != nil && !c.spec.Process.NoNewPrivileges
+	if s != nil && needAdmin && s.effective&(1<<capSysAdmin) == 0 {
+		wide := *s
+		wide.effective |= 1 << capSysAdmin
+		wide.permitted |= 1 << capSysAdmin
+		c.capset(&wide, "CAP_SYS_ADMIN stays until the filter is loaded")
+		c.ambient(s)
+		c.loadFilter(insns, flags)
+		c.capset(s, "")
+		return nil
+	}
+	if s != nil {
+		c.capset(s, "")
+		c.ambient(s)
+	}
+	if insns != nil {
+		c.loadFilter(insns, flags)
+	}
+	return nil
+}
+
+func (c *compiler) capset(s *capSets, note string) {
+	c.Why("process.capabilities")
+	head := c.Bytes(prog.U32(u.CAP_VERSION_3, 0), "&v3")
+	lo := func(v uint64) uint32 { return uint32(v) }
+	hi := func(v uint64) uint32 { return uint32(v >> 32) }
+	data := c.Bytes(prog.U32(lo(s.effective), lo(s.permitted), lo(s.inheritable), hi(s.effective), hi(s.permitted), hi(s.inheritable)),
+		"{effective 0x"+strconv.FormatUint(s.effective, 16)+", permitted 0x"+strconv.FormatUint(s.permitted, 16)+", inheritable 0x"+strconv.FormatUint(s.inheritable, 16)+"}")
+	c.Call(note, prog.SysCapset, head, data)
+}
+
+func (c *compiler) ambient(s *capSets) {
+	c.Why("process.capabilities.ambient")
+	for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
+		if s.ambient&(1<<nr) != 0 {
+			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), prog.Imm(u.PR_CAP_AMBIENT_RAISE, "RAISE"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0))
+		}
+	}
+}
+
+func (c *compiler) filter() (insns []byte, flags uint32, err error) {
+	s := c.spec.Linux.Seccomp
+	if s == nil {
+		return nil, 0, nil
+	}
+	f, err := seccomp.Compile(s, c.in.Facts.Arch)
+	if err != nil {
+		return nil, 0, invalid("linux.seccomp", "%w", err)
+	}
+	if f.Notify {
+		return nil, 0, unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
+	}
+	return f.Bytes(), f.Flags, nil
+}
+
+func (c *compiler) loadFilter(insns []byte, flags uint32) {
+	c.Why("linux.seccomp")
+	n := len(insns) / 8
+	text := strconv.Itoa(n) + " instructions"
+	fprog := c.Pointers(prog.U64(uint64(n), 0), []int{8}, []prog.Arg{c.Bytes(insns, "")}, "{"+text+"}")
+	c.Call("from here on the filter rules", prog.SysSeccomp, prog.Imm(u.SECCOMP_SET_FILTER, "SET_MODE_FILTER"), prog.Imm(int64(flags)), fprog)
+}
+
+// execute tries the candidates in order. When none could be executed it tries once more, and the first answer other than
+// "not there" is the one reported (execvp(3) prefers EACCES to ENOENT).
+func (c *compiler) execute() {
+	p := c.spec.Process
+	c.Why("process.args")
+	argv := c.Strings(p.Args, prog.List(p.Args))
+	env := c.Strings(p.Env, strconv.Itoa(len(p.Env))+" variables")
+	list := c.candidates()
+	note := ExecNote(p.Args[0])
+	if len(list) > 1 {
+		for _, f := range list {
+			c.Call(note, prog.SysExecve, c.Str(f), argv, env).Tolerate(u.ENOENT, u.ENOTDIR, u.EACCES)
+		}
+	}
+	for _, f := range list {
+		c.Call(note, prog.SysExecve, c.Str(f), argv, env).Tolerate(u.ENOENT, u.ENOTDIR)
+	}
+	c.Emit(prog.Ins{Op: prog.Fail, Errno: u.ENOENT, Note: note})
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}

@@ -1,0 +1,107 @@
+package compile
+
+import (
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// validate refuses what no Program could honour, before anything is emitted.
+func validate(s *bundle.Spec, f *Facts) error {
+	switch {
+	case s == nil:
+		return invalid("", "is empty")
+	case s.Linux == nil:
+		return invalid("linux", "is missing")
+	case s.Root == nil || s.Root.Path == "":
+		return invalid("root.path", "is missing")
+	case !strings.HasPrefix(s.Version, "1."):
+		return invalid("ociVersion", "%q is not a version 1", s.Version)
+	}
+	if err := plainString("root.path", s.Root.Path); err != nil {
+		return err
+	}
+	if err := plainString("hostname", s.Hostname, s.Domainname); err != nil {
+		return err
+	}
+	if len(s.Hostname) > 64 || len(s.Domainname) > 64 {
+		return invalid("hostname", "is longer than 64 bytes")
+	}
+	if f.Arch != "amd64" && f.Arch != "arm64" {
+		return unsupported("architecture " + f.Arch)
+	}
+	if err := validateProcess(s); err != nil {
+		return err
+	}
+	l := s.Linux
+	switch {
+	case l.IntelRdt != nil:
+		return unsupported("linux.intelRdt")
+	case l.MemoryPolicy != nil:
+		return unsupported("linux.memoryPolicy")
+	case len(l.NetDevices) > 0:
+		return unsupported("linux.netDevices")
+	case l.MountLabel != "":
+		return unsupported("linux.mountLabel")
+	case len(l.TimeOffsets) > 0:
+		return unsupported("linux.timeOffsets")
+	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:
+		return unsupported("hooks.createContainer")
+	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
+		return unsupported("hooks.startContainer")
+	}
+	for i, p := range append(append([]string(nil), l.MaskedPaths...), l.ReadonlyPaths...) {
+		if !strings.HasPrefix(p, "/") {
+			return invalid(field("linux.maskedPaths+readonlyPaths", i, ""), "%q is not an absolute path", p)
+		}
+		if err := plainString("linux.maskedPaths", p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validateProcess(s *bundle.Spec) error {
+	p := s.Process
+	switch {
+	case p == nil:
+		return invalid("process", "is missing")
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return invalid("process.args", "is empty")
+	case !strings.HasPrefix(p.Cwd, "/"):
+		return invalid("process.cwd", "%q is not an absolute path", p.Cwd)
+	case p.Scheduler != nil:
+		return unsupported("process.scheduler")
+	case p.ExecCPUAffinity != nil:
+		return unsupported("process.execCPUAffinity")
+	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
+		return invalid("process.user", "4294967295 is no user")
+	}
+	total := 0
+	for i, a := range p.Args {
+		if err := plainString(field("process.args", i, ""), a); err != nil {
+			return err
+		}
+		total += len(a)
+	}
+	for i, e := range p.Env {
+		if err := plainString(field("process.env", i, ""), e); err != nil {
+			return err
+		}
+		total += len(e)
+	}
+	if total > maxArgBytes {
+		return invalid("process.args", "arguments and environment together take %d bytes, more than execve accepts", total)
+	}
+	return plainString("process.cwd", p.Cwd)
+}
+
+// plainString refuses NUL, which would end the string early in the kernel.
+func plainString(name string, list ...string) error {
+	for _, s := range list {
+		if strings.ContainsRune(s, 0) {
+			return invalid(name, "contains a NUL byte")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,328 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
+	"github.com/dhow-containers/dhow/internal/oci/interp"
+	"github.com/dhow-containers/dhow/internal/oci/state"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// ExecOptions says what Exec shall run inside a running container.
+type ExecOptions struct {
+	Process     *specs.Process
+	Stdio       [3]*os.File // descriptors 0, 1, 2; unused with Process.Terminal
+	Console     func(master *os.File) error
+	PreserveFDs int
+}
+
+// Load returns a container that another process created.
+func Load(root, id string) (*Container, error) {
+	s, err := state.Load(root, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{State: *s, root: root}, nil
+}
+
+// Init returns the container's first process; nil unless this process created the container.
+func (c *Container) Init() *Process { return c.init }
+
+func (c *Container) dir() string { return filepath.Join(c.root, c.State.ID) }
+
+// Start lets a created container execute its program, and returns when it has, or why it could not. A container that could not
+// start is dead; Delete removes what is left.
+func (c *Container) Start() error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status != state.Created {
+		return errdef.New(errdef.Conflict, "cannot start container %s: it is %s, not created", c.State.ID, status)
+	}
+	if c.running != nil {
+		err = c.running.Release()
+		c.running = nil
+	} else {
+		err = c.releaseParked()
+	}
+	os.Remove(filepath.Join(c.dir(), state.Parked))
+	if err != nil {
+		if c.program != nil {
+			return explain(c.program, err)
+		}
+		return err
+	}
+	return c.poststart()
+}
+
+// releaseParked releases a container through the FIFOs that Create made for it, and reads what became of it.
+func (c *Container) releaseParked() error {
+	stat, err := os.OpenFile(filepath.Join(c.dir(), state.ParkStat), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", c.State.ID, err)
+	}
+	defer stat.Close()
+	ctl, err := os.OpenFile(filepath.Join(c.dir(), state.ParkCtl), os.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", c.State.ID, err)
+	}
+	defer ctl.Close()
+	if _, err := ctl.Write([]byte{1}); err != nil {
+		return fmt.Errorf("start container %s: %w", c.State.ID, err)
+	}
+	index, errno, failed := interp.ReadReport(stat)
+	os.Remove(stat.Name())
+	os.Remove(ctl.Name())
+	if !failed {
+		return nil
+	}
+	line, note := c.programLine(index)
+	if strings.HasPrefix(note, "exec: ") {
+		return execError(note, errno)
+	}
+	return errdef.New(kindOf(errno), "start container %s: %v at instruction %s", c.State.ID, errno, line)
+}
+
+// programLine finds an instruction in the stored listing.
+func (c *Container) programLine(index int) (line, note string) {
+	b, err := os.ReadFile(filepath.Join(c.dir(), state.Program))
+	if err != nil {
+		return strconv.Itoa(index), ""
+	}
+	lines := strings.Split(string(b), "\n")
+	if index < 0 || index >= len(lines) {
+		return strconv.Itoa(index), ""
+	}
+	line = strings.Join(strings.Fields(lines[index]), " ")
+	if _, n, ok := strings.Cut(line, " # "); ok {
+		note, _, _ = strings.Cut(n, " [")
+	}
+	return line, note
+}
+
+// Status asks the kernel where the container is in its life.
+func (c *Container) Status() (state.Status, error) {
+	if c.State.Pid == 0 {
+		return state.Creating, nil
+	}
+	if !c.State.Alive() {
+		return state.Stopped, nil
+	}
+	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil {
+		return state.Created, nil
+	}
+	if frozen, err := cgroup.Frozen(c.State.Cgroups); err == nil && frozen {
+		return state.Paused, nil
+	}
+	return state.Running, nil
+}
+
+// Spec returns the config the container was made from.
+func (c *Container) Spec() (*bundle.Spec, error) {
+	if c.spec == nil {
+		s, _, err := bundle.Load(c.State.Bundle)
+		if err != nil {
+			return nil, err
+		}
+		c.spec = s
+	}
+	return c.spec, nil
+}
+
+// Exec starts a process inside the container. The process is a child of this one, to be waited for by its PID.
+func (c *Container) Exec(o ExecOptions) (*Process, error) {
+	status, err := c.Status()
+	if err != nil {
+		return nil, err
+	}
+	if status != state.Running && status != state.Created {
+		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it is %s", c.State.ID, status)
+	}
+	s, err := c.Spec()
+	if err != nil {
+		return nil, err
+	}
+	init, err := process(c.State.Pid)
+	if err != nil {
+		return nil, err
+	}
+	defer init.Pidfd.Close()
+	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
+		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it has ended", c.State.ID)
+	}
+	f, err := facts.Read(c.State.Bundle, &bundle.Spec{})
+	if err != nil {
+		return nil, err
+	}
+	f.Preserve = o.PreserveFDs
+	for k, file := range o.Stdio {
+		f.Stdio[k] = k
+		if file != nil {
+			f.Stdio[k] = int(file.Fd())
+		}
+	}
+	ns, err := differing(c.State.Pid)
+	if err != nil {
+		return nil, err
+	}
+	p, err := compile.Exec(compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f,
+		Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Procs: procFiles(c.State.Cgroups)})
+	if err != nil {
+		return nil, err
+	}
+	r, err := interp.Run(p, interp.Env{Terminal: func(fd int) error {
+		if o.Console == nil {
+			syscall.Close(fd)
+			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
+		}
+		return o.Console(os.NewFile(uintptr(fd), "console"))
+	}})
+	if err != nil {
+		return nil, explain(p, err)
+	}
+	return process(r.Pid)
+}
+
+// differing returns the clone flags of the namespaces that a process does not share with us.
+func differing(pid int) (uint64, error) {
+	var flags uint64
+	for _, n := range []struct {
+		name string
+		flag uint64
+	}{{"user", uapi.CLONE_NEWUSER}, {"mnt", uapi.CLONE_NEWNS}, {"pid", uapi.CLONE_NEWPID}, {"net", uapi.CLONE_NEWNET},
+		{"ipc", uapi.CLONE_NEWIPC}, {"uts", uapi.CLONE_NEWUTS}, {"cgroup", uapi.CLONE_NEWCGROUP}} {
+		var theirs, ours unix.Stat_t
+		if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+n.name, &theirs); err != nil {
+			return 0, fmt.Errorf("namespace %s of process %d: %w", n.name, pid, err)
+		}
+		if err := unix.Stat("/proc/self/ns/"+n.name, &ours); err != nil || ours.Ino != theirs.Ino {
+			flags |= n.flag
+		}
+	}
+	return flags, nil
+}
+
+// procFiles are the cgroup.procs files of the folders, one a hierarchy.
+func procFiles(dirs []plan.Dir) []string {
+	var out []string
+	for _, d := range dirs {
+		out = append(out, filepath.Join(d.Path, "cgroup.procs"))
+	}
+	return out
+}
+
+// Signal sends a signal to the container's first process, or with all to every process in its cgroups.
+func (c *Container) Signal(sig syscall.Signal, all bool) error {
+	if all {
+		pids, err := cgroup.Pids(c.State.Cgroups)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("signal process %d: %w", pid, err)
+			}
+		}
+		return nil
+	}
+	fd, err := unix.PidfdOpen(c.State.Pid, 0)
+	if err != nil || !c.State.Alive() {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return errdef.New(errdef.Conflict, "cannot signal container %s: it is not running", c.State.ID)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+		return fmt.Errorf("signal container %s: %w", c.State.ID, err)
+	}
+	return nil
+}
+
+// Pause freezes every process of the container.
+func (c *Container) Pause() error { return cgroup.Freeze(c.State.Cgroups) }
+
+// Resume thaws them.
+func (c *Container) Resume() error { return cgroup.Thaw(c.State.Cgroups) }
+
+// OOMKilled tells whether the kernel has killed a process of the container for want of memory.
+func (c *Container) OOMKilled() bool {
+	n, err := cgroup.OOMKills(c.State.Cgroups)
+	return err == nil && n > 0
+}
+
+// Update changes the limits of a running container.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	l, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	steps, err := plan.Update(l, c.State.CgroupPath, r)
+	if err != nil {
+		return err
+	}
+	return cgroup.Apply(steps, c.State.Pid)
+}
+
+// Delete removes what the container left: cgroups and state. One that still runs is an error, or with force is killed first.
+// Deleting twice is no error.
+func (c *Container) Delete(force bool) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status != state.Stopped && status != state.Creating {
+		if !force && status != state.Created {
+			return errdef.New(errdef.Conflict, "cannot delete container %s: it is %s; stop it first", c.State.ID, status)
+		}
+	}
+	if err := cgroup.Kill(c.State.Cgroups); err != nil {
+		return err
+	}
+	if status != state.Stopped && status != state.Creating {
+		c.killInit()
+	}
+	if c.running != nil {
+		c.running.Forget()
+		c.running = nil
+	}
+	if err := cgroup.Remove(c.State.Cgroups); err != nil {
+		return err
+	}
+	err = c.poststop()
+	if rmErr := os.RemoveAll(c.dir()); rmErr != nil && err == nil {
+		err = fmt.Errorf("remove state of container %s: %w", c.State.ID, rmErr)
+	}
+	return err
+}
+
+// killInit kills the first process, which may be in no cgroup of ours any more, and waits until it is gone.
+func (c *Container) killInit() {
+	fd, err := unix.PidfdOpen(c.State.Pid, 0)
+	if err != nil || !c.State.Alive() {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return
+	}
+	defer unix.Close(fd)
+	if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil {
+		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+	}
+}

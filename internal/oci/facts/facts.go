@@ -1,0 +1,93 @@
+// Package facts reads what the compiler must know of the host.
+//
+// It promises not to change anything and to read little. It must never decide: it only tells.
+package facts
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// Read returns the facts for one bundle; the caller adds its descriptors.
+func Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
+	f := compile.Facts{Arch: runtime.GOARCH, LastCap: 40}
+	var un unix.Utsname
+	if err := unix.Uname(&un); err != nil {
+		return f, fmt.Errorf("uname: %w", err)
+	}
+	f.Major, f.Minor = version(unix.ByteSliceToString(un.Release[:]))
+	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n < 64 {
+			f.LastCap = n
+		}
+	}
+	f.SysResource = holds(unix.CAP_SYS_RESOURCE)
+	var err error
+	if f.Cgroup, err = cgroup.Detect(); err != nil {
+		return f, err
+	}
+	f.Sources = sources(bundleDir, s)
+	return f, nil
+}
+
+// sources looks at what bind mounts name. stat(2) follows symbolic links, as the mount itself will; the program fails if the
+// source vanishes meanwhile.
+func sources(bundleDir string, s *bundle.Spec) map[string]compile.Source {
+	out := map[string]compile.Source{}
+	for _, m := range s.Mounts {
+		p := m.Source
+		if p == "" || (m.Type != "bind" && !bound(m.Options)) {
+			continue
+		}
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(bundleDir, p)
+		}
+		var st unix.Stat_t
+		if unix.Stat(p, &st) == nil {
+			out[p] = compile.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}
+		}
+	}
+	return out
+}
+
+func bound(options []string) bool {
+	for _, o := range options {
+		if o == "bind" || o == "rbind" {
+			return true
+		}
+	}
+	return false
+}
+
+func holds(capability uint) bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&hdr, &data[0]) != nil {
+		return false
+	}
+	return data[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
+func version(release string) (major, minor int) {
+	a, rest, _ := strings.Cut(release, ".")
+	b := rest
+	for i, r := range rest {
+		if r < '0' || r > '9' {
+			b = rest[:i]
+			break
+		}
+	}
+	major, _ = strconv.Atoi(a)
+	minor, _ = strconv.Atoi(b)
+	return major, minor
+}

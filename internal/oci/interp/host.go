@@ -1,0 +1,160 @@
+package interp
+
+import (
+	"strconv"
+	"syscall"
+
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// host runs host-lane instructions from i on, up to the clone or the next child-lane instruction, and returns its index.
+func (r *Running) host(i int) (int, error) {
+	for i < len(r.m.ops) && r.m.ops[i].host && r.m.ops[i].kind != prog.Clone {
+		next, err := r.step(i)
+		if err != nil {
+			return i, err
+		}
+		i = next
+	}
+	return i, nil
+}
+
+func (r *Running) step(i int) (int, error) {
+	o := &r.m.ops[i]
+	var res uintptr
+	var errno syscall.Errno
+	switch o.kind {
+	case prog.Syscall:
+		res, errno = r.syscall(o)
+	case prog.Store:
+		storeReg(r.m, o)
+	case prog.Load:
+		res = loadReg(r.m, o)
+	case prog.Jump:
+		return o.next, nil
+	case prog.Expect:
+		if loadReg(r.m, o)&o.args[3] != o.args[2] {
+			if o.errno == 0 {
+				return o.next, nil
+			}
+			errno = syscall.Errno(o.errno)
+		}
+	case prog.Fail:
+		errno = syscall.Errno(o.errno)
+	case prog.OpenPid:
+		fd, err := syscall.Open("/proc/"+strconv.Itoa(r.Pid), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+		res = uintptr(fd)
+		errno = toErrno(err)
+	case prog.Hook:
+		if err := r.hook(i, o); err != nil {
+			return i, err
+		}
+	case prog.Terminal:
+		if err := r.terminal(i, o); err != nil {
+			return i, err
+		}
+	default:
+		errno = syscall.ENOSYS
+	}
+	if errno != 0 {
+		if errno < 128 && o.toler[errno>>6]&(1<<(errno&63)) != 0 {
+			return o.next, nil
+		}
+		return i, &StepError{Index: i, Errno: errno}
+	}
+	if o.out != 0 {
+		r.m.regs[o.out] = res
+	}
+	return i + 1, nil
+}
+
+func (r *Running) syscall(o *op) (uintptr, syscall.Errno) {
+	a := o.args
+	for k := range a {
+		if o.regs&(1<<k) != 0 {
+			a[k] = r.m.regs[a[k]]
+		}
+	}
+	for {
+		res, _, e := syscall.Syscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
+		if e != syscall.EINTR {
+			return res, e
+		}
+	}
+}
+
+func (r *Running) hook(i int, o *op) error {
+	if r.env.Hook == nil {
+		return &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	if err := r.env.Hook(r.p.Hooks[o.args[0]], r.Pid); err != nil {
+		return &StepError{Index: i, Err: err}
+	}
+	return nil
+}
+
+// terminal receives the master's descriptor from the child by SCM_RIGHTS (unix(7)).
+func (r *Running) terminal(i int, o *op) error {
+	if r.env.Terminal == nil {
+		return &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	var buf [1]byte
+	oob := make([]byte, syscall.CmsgSpace(4))
+	_, n, _, _, err := syscall.Recvmsg(int(r.m.regs[o.args[0]]), buf[:], oob, syscall.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return &StepError{Index: i, Errno: toErrno(err)}
+	}
+	msgs, err := syscall.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) == 0 {
+		return &StepError{Index: i, Errno: syscall.EBADMSG}
+	}
+	fds, err := syscall.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return &StepError{Index: i, Errno: syscall.EBADMSG}
+	}
+	if err := r.env.Terminal(fds[0]); err != nil {
+		return &StepError{Index: i, Err: err}
+	}
+	return nil
+}
+
+// closeHostRegs closes the descriptors that host-lane instructions opened and did not close: they were for the child. The
+// instructions that may open something are known by their call; one that is both opened and closed must not be closed twice.
+func (r *Running) closeHostRegs() {
+	open := map[uintptr]uintptr{} // register -> descriptor
+	for i := range r.p.Ins {
+		in := &r.p.Ins[i]
+		if in.Lane != prog.Host {
+			continue
+		}
+		switch {
+		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
+			if fd := r.m.regs[in.Out]; fd != 0 { // 0: never reached; descriptor 0 itself is taken by our stdin
+				open[uintptr(in.Out)] = fd
+			}
+		case in.Sys == prog.SysClose:
+			delete(open, uintptr(in.Args[0].Val))
+		}
+	}
+	for _, fd := range open {
+		syscall.Close(int(fd))
+	}
+}
+
+func opens(s prog.Sys) bool {
+	switch s {
+	case prog.SysOpenat, prog.SysOpenat2, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl:
+		return true
+	}
+	return false
+}
+
+func toErrno(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	if e, ok := err.(syscall.Errno); ok {
+		return e
+	}
+	return syscall.EIO
+}

@@ -1,0 +1,230 @@
+// Package interp executes Programs: the host lane in this process, the child lane in a raw clone of it.
+//
+// It owns the clone, the two pipes between the lanes and the reading of the child's reports. It promises that a program that
+// fails leaves no child behind, and names the instruction and the errno. It must never decide anything, format text, or run
+// Go code in the child beyond the loop in child_unsafe.go.
+package interp
+
+import (
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// Env is what the host lane needs from its caller. Nil functions make the instruction that needs them fail with ENOSYS.
+type Env struct {
+	// Hook runs a hook while the child waits.
+	Hook func(h prog.HookCall, pid int) error
+	// Terminal takes the master side of the container's terminal, and owns the descriptor from then on.
+	Terminal func(fd int) error
+}
+
+// StepError tells which instruction failed. Err, where set, comes from a hook or the terminal's receiver.
+type StepError struct {
+	Index int
+	Errno syscall.Errno
+	Err   error
+}
+
+func (e *StepError) Error() string {
+	if e.Err != nil {
+		return e.Err.Error()
+	}
+	return "instruction " + strconv.Itoa(e.Index) + ": " + e.Errno.Error()
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error {
+	if e.Err != nil {
+		return e.Err
+	}
+	return e.Errno
+}
+
+// Lost is the errno reported when the child died without a word (killed from outside, or out of memory).
+const Lost = syscall.ESRCH
+
+// Running is a child that has been made.
+type Running struct {
+	Pid    int // in this process's PID namespace
+	m      *machine
+	p      *prog.Program
+	env    Env
+	ctl    int // we write
+	status int // we read
+	first  int // the process cloned first, while it is not Pid and not reaped
+	parked bool
+}
+
+// Run executes the program up to its Park, or to execve where it has none. After an error everything the program's processes
+// were is gone; folders named by Undo are the caller's to remove.
+func Run(p *prog.Program, env Env) (*Running, error) {
+	runtime.LockOSThread() // registers of the host lane may include per-thread state (umask, namespaces joined for children)
+	defer runtime.UnlockOSThread()
+	r := &Running{m: link(p), p: p, env: env, ctl: -1, status: -1}
+	var ctl, status [2]int
+	if err := syscall.Pipe2(ctl[:], syscall.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if err := syscall.Pipe2(status[:], syscall.O_CLOEXEC); err != nil {
+		syscall.Close(ctl[0])
+		syscall.Close(ctl[1])
+		return nil, err
+	}
+	r.m.ctl, r.m.status = uintptr(ctl[0]), uintptr(status[1])
+	r.ctl, r.status = ctl[1], status[0]
+	i, err := r.host(0)
+	if err == nil && i < len(p.Ins) {
+		pid, errno := clone(uintptr(p.Ins[i].Flags), r.m, i+1)
+		if errno != 0 {
+			err = &StepError{Index: i, Errno: errno}
+		}
+		r.Pid, r.first = int(pid), int(pid)
+		r.m.regs[p.Ins[i].Out] = pid
+	}
+	syscall.Close(ctl[0])
+	syscall.Close(status[1])
+	if err == nil {
+		err = r.follow()
+	}
+	r.closeHostRegs()
+	if err != nil {
+		r.abandon()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Release lets a parked child go on and returns when it has called execve, or with the step that failed.
+func (r *Running) Release() error {
+	if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
+		r.abandon()
+		return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
+	}
+	if err := r.follow(); err != nil {
+		r.abandon()
+		return err
+	}
+	return nil
+}
+
+// Forget closes our ends of the pipes: another process will release the child.
+func (r *Running) Forget() {
+	closeFD(&r.ctl)
+	closeFD(&r.status)
+}
+
+// follow reads the child's reports and serves its barriers until it parks or has called execve (the pipe's end).
+func (r *Running) follow() error {
+	for {
+		kind, index, value, ok := readMessage(r.status)
+		if !ok {
+			if !r.parked && r.m.parks {
+				return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
+			}
+			r.Forget() // execve closed the pipe; a child killed meanwhile is told by its exit status
+			r.reapFirst()
+			return nil
+		}
+		switch kind {
+		case msgBarrier:
+			if _, err := r.host(index); err != nil {
+				return err
+			}
+			if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
+				return &StepError{Index: index, Errno: Lost}
+			}
+		case msgForked:
+			r.Pid = value
+			r.reapFirst()
+		case msgParked:
+			r.parked = true
+			return nil
+		case msgFail:
+			return &StepError{Index: index, Errno: syscall.Errno(value)}
+		}
+	}
+}
+
+// abandon kills and reaps what the program's processes still are.
+func (r *Running) abandon() {
+	r.Forget()
+	if r.Pid > 0 {
+		syscall.Kill(r.Pid, syscall.SIGKILL)
+		reap(r.Pid)
+	}
+	if r.first > 0 && r.first != r.Pid {
+		syscall.Kill(r.first, syscall.SIGKILL)
+	}
+	r.reapFirst()
+}
+
+func (r *Running) reapFirst() {
+	if r.first > 0 && r.first != r.Pid {
+		reap(r.first)
+		r.first = 0
+	}
+}
+
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+func closeFD(fd *int) {
+	if *fd >= 0 {
+		syscall.Close(*fd)
+		*fd = -1
+	}
+}
+
+func readMessage(fd int) (kind byte, index, value int, ok bool) {
+	var b [12]byte
+	n := 0
+	for n < len(b) {
+		k, err := syscall.Read(fd, b[n:])
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || k <= 0 {
+			return 0, 0, 0, false
+		}
+		n += k
+	}
+	kind, index, value = decode(&b)
+	return kind, index, value, true
+}
+
+func decode(b *[12]byte) (kind byte, index, value int) {
+	le := func(x []byte) int {
+		return int(int32(uint32(x[0]) | uint32(x[1])<<8 | uint32(x[2])<<16 | uint32(x[3])<<24))
+	}
+	return b[0], le(b[4:]), le(b[8:])
+}
+
+// Kill ends a child that has been made and reaps it.
+func (r *Running) Kill() { r.abandon() }
+
+// ReadReport reads what a parked child that another process released has to say: a failure, or nothing when it called execve.
+// status is the non-blocking end of the FIFO that was given to it.
+func ReadReport(status Waiter) (index int, errno syscall.Errno, failed bool) {
+	var b [12]byte
+	n := 0
+	for n < len(b) {
+		k, err := status.Read(b[n:])
+		if err != nil || k <= 0 {
+			return 0, 0, false
+		}
+		n += k
+	}
+	_, index, value := decode(&b)
+	return index, syscall.Errno(value), b[0] == msgFail
+}
+
+// Waiter reads, waiting until there is something to read (an *os.File of a FIFO).
+type Waiter interface{ Read(p []byte) (int, error) }

@@ -1,0 +1,106 @@
+// Package prog owns the Program: what will be done to make a container or to enter one, as data.
+//
+// It promises that a Program is complete (nothing is decided while it runs), that it prints, and that equal inputs of the
+// compiler give equal Programs. It must never make a system call.
+package prog
+
+import "github.com/dhow-containers/dhow/internal/linux/uapi"
+
+// Lane says who executes an instruction. A change of lane after the clone is a barrier.
+type Lane uint8
+
+// The lanes: the process that runs the program, and the child it clones.
+const (
+	Host Lane = iota
+	Child
+)
+
+// Op is what an instruction does.
+type Op uint8
+
+// The operations.
+const (
+	Syscall  Op = iota
+	Clone       // host: make the child with Flags; Out receives its PID
+	Store       // write register Args[0] into Args[1]'s data at offset Args[2] as 32 bits
+	Load        // Out = the 32 bits at Args[0]'s data, offset Args[1]
+	Expect      // unless the 32 bits at Args[0]'s data, offset Args[1], masked by Args[3], equal Args[2]: go to Goto, or with none fail with Errno
+	Jump        // go to Goto
+	Fail        // fail with Errno
+	OpenPid     // host: Out = descriptor of /proc/PID of the child
+	Fork        // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
+	Keep        // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
+	Hook        // host: run Hooks[Args[0]]
+	Terminal    // host: take the terminal's master from the socket pair in register Args[0]
+	Park        // child: report "created", then wait to be released; Args, where set, are registers of another pair of pipes
+)
+
+// Reg names a register; 0 is none. Registers written before the clone are visible in the child, later ones are not shared.
+type Reg uint16
+
+// ArgKind tells how an Arg gets its value.
+type ArgKind uint8
+
+// The kinds of argument.
+const (
+	None      ArgKind = iota
+	Immediate         // Val itself
+	InReg             // the value of register Val
+	InData            // the address of Data[Val]
+)
+
+// Arg is one argument of an instruction. Text, where set, is how it prints.
+type Arg struct {
+	Kind ArgKind
+	Val  int64
+	Text string
+}
+
+// Ins is one instruction.
+type Ins struct {
+	Lane  Lane
+	Op    Op
+	Sys   Sys
+	Args  [6]Arg
+	Out   Reg
+	Flags uint64
+	Errno uapi.Errno
+	Keep  []Reg
+	// Tolerate lists errnos that are no failure: execution goes on at Goto (0: at the next instruction).
+	Tolerate []uapi.Errno
+	Goto     int
+	// Undo, on a host-lane instruction, names the folder to remove when the program is taken back.
+	Undo string
+	// Note says in words what is done, Why which field of the config asked for it.
+	Note string
+	Why  string
+}
+
+// Reloc tells that the eight bytes at offset At of a Blob are the address of Data[Target].
+type Reloc struct {
+	At     int
+	Target int
+}
+
+// Blob is a piece of memory that system calls read or write.
+type Blob struct {
+	Bytes  []byte
+	Relocs []Reloc
+}
+
+// HookCall is a hook to be run from the host lane (runtime-spec, config.md, POSIX-platform Hooks).
+type HookCall struct {
+	Kind    string
+	Path    string
+	Args    []string
+	Env     []string
+	Timeout int // seconds; 0: none
+}
+
+// Program is a list of instructions with the memory and the registers they use.
+type Program struct {
+	Ins   []Ins
+	Data  []Blob
+	Regs  int // number of registers, register 0 included
+	Hooks []HookCall
+}

@@ -1,0 +1,120 @@
+// Package state owns what a runtime remembers of a container between two invocations: Root/ID/state.json.
+//
+// It promises that a reader sees a whole file, and that a PID is trusted only together with its start time. It must never
+// guess a status from anything but the kernel and the marker of a parked container.
+package state
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+)
+
+// Names of the files in a container's state folder.
+const (
+	File     = "state.json"
+	Parked   = "parked"      // exists until the container was started
+	Program  = "program.txt" // the listing of what made it
+	ParkCtl  = "park.ctl"    // FIFOs through which another process releases the container
+	ParkStat = "park.status"
+)
+
+// Status is the runtime-spec's word for where a container is in its life (runtime.md, State).
+type Status string
+
+// The statuses; Paused is runc's addition.
+const (
+	Creating Status = "creating"
+	Created  Status = "created"
+	Running  Status = "running"
+	Paused   Status = "paused"
+	Stopped  Status = "stopped"
+)
+
+// State is the file's content.
+type State struct {
+	Version     string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Pid         int               `json:"pid"`
+	StartTime   uint64            `json:"start_time"` // of Pid: field 22 of /proc/PID/stat, clock ticks since boot
+	Created     time.Time         `json:"created"`
+	CgroupPath  string            `json:"cgroup_path"`
+	Cgroups     []plan.Dir        `json:"cgroups"` // one a hierarchy
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Save writes the state into its folder.
+func Save(dir string, s *State) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	return atomicfile.WriteVolatile(filepath.Join(dir, File), b, 0o600, false)
+}
+
+// Load reads a container's state; errdef.NotFound when there is none.
+func Load(root, id string) (*State, error) {
+	if err := ValidID(id); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(filepath.Join(root, id, File))
+	if os.IsNotExist(err) {
+		return nil, errdef.New(errdef.NotFound, "container %q does not exist", id)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state of container %q: %w", id, err)
+	}
+	var s State
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, errdef.New(errdef.DataLoss, "read state of container %q: %w", id, err)
+	}
+	return &s, nil
+}
+
+// ValidID accepts what is safe as a path component: letters, digits and _+-. , as runc does.
+func ValidID(id string) error {
+	ok := id != "" && id != "." && id != ".." && len(id) <= 1024
+	for _, r := range id {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_+-.", r))
+	}
+	if !ok {
+		return errdef.New(errdef.InvalidArgument, "invalid container ID %q: use letters, digits and _ + - .", id)
+	}
+	return nil
+}
+
+// Alive tells whether Pid is still the process that was started, and no zombie.
+func (s *State) Alive() bool {
+	t, zombie, err := StartTime(s.Pid)
+	return err == nil && !zombie && t == s.StartTime
+}
+
+// StartTime returns a process's start time and whether it is a zombie or dead (proc_pid_stat(5), fields 22 and 3).
+func StartTime(pid int) (ticks uint64, zombie bool, err error) {
+	if pid <= 0 {
+		return 0, false, errdef.New(errdef.NotFound, "no process %d", pid)
+	}
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false, err
+	}
+	s := string(b)
+	if i := strings.LastIndexByte(s, ')'); i >= 0 { // the name may contain anything
+		f := strings.Fields(s[i+1:])
+		if len(f) > 19 {
+			ticks, err = strconv.ParseUint(f[19], 10, 64)
+			return ticks, f[0] == "Z" || f[0] == "X", err
+		}
+	}
+	return 0, false, fmt.Errorf("parse /proc/%d/stat", pid)
+}
