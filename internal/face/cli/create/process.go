@@ -167,3 +167,11 @@ func (v *attachValue) Set(s string) error {
 	}
 	return fmt.Errorf("want stdin, stdout or stderr")
 }
+
+// Environment joins --env-file and --env the way run does.
+func Environment(env Env, files, words []string) ([]string, error) {
+	return collect(env, "--env", files, words, true)
+}
+
+// Pairs makes a map of K=V words, nil when there are none.
+func Pairs(words []string) map[string]string { return pairs(words) }
