@@ -111,7 +111,7 @@ func (e *encoder) super(devices []Device) {
 	le.PutUint32(b[0:], magic)
 	le.PutUint32(b[8:], compatMtime)
 	b[12] = blockBits
-	le.PutUint16(b[14:], rootOffset/slotSize)
+	le.PutUint16(b[14:], uint16(e.plan.nodes[0].off/slotSize)) // close behind the super block, so 16 bits do
 	le.PutUint64(b[16:], uint64(len(e.plan.nodes)))
 	le.PutUint32(b[36:], uint32(e.plan.end/blockSize))
 	features := uint32(incompatChunked)
