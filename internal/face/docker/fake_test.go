@@ -1,0 +1,637 @@
+package docker
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/api/types/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
+)
+
+// fake is an engine in memory. A container's command is a tiny language run on its streams: "echo X", "err X", "cat",
+// "upper" (answers each line in capitals), "count" (prints the number of input bytes at EOF), "hang", "exit N".
+type fake struct {
+	mu         sync.Mutex
+	containers map[string]*fakeContainer
+	images     map[string]bool
+	execs      map[string]*fakeExec
+	calls      []string
+	lastCreate container.CreateRequest
+	lastFilter api.Filters
+	lastAuth   *registry.AuthConfig
+	next       int
+	sessions   int // running now
+}
+
+type fakeContainer struct {
+	id, name string
+	req      container.CreateRequest
+	state    container.ContainerState
+	code     int
+	started  chan struct{}
+	exited   chan struct{}
+	removed  chan struct{}
+	sess     *fakeSession
+	log      []string
+}
+
+type fakeExec struct {
+	id, container string
+	req           container.ExecCreateRequest
+	code          int
+	ran           bool
+}
+
+func newFake() *fake {
+	return &fake{containers: map[string]*fakeContainer{}, images: map[string]bool{"here:latest": true}, execs: map[string]*fakeExec{}}
+}
+
+func (f *fake) engine() api.Engine {
+	return api.Engine{Containers: fakeContainers{f}, Execs: fakeExecs{f}, Images: fakeImages{f}, Networks: fakeNetworks{f}, Volumes: fakeVolumes{f}, System: fakeSystem{f}}
+}
+
+func (f *fake) called(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) find(ref string) (*fakeContainer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ref == "panic" {
+		panic("asked to")
+	}
+	for _, c := range f.containers {
+		if c.name == ref || strings.HasPrefix(c.id, ref) {
+			return c, nil
+		}
+	}
+	return nil, errdef.New(errdef.NotFound, "No such container: %s", ref)
+}
+
+// run speaks the tiny language and returns the exit code.
+func run(ctx context.Context, cmd []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(cmd) == 0 {
+		return 0
+	}
+	rest := strings.Join(cmd[1:], " ")
+	switch cmd[0] {
+	case "echo":
+		fmt.Fprintln(stdout, rest)
+	case "err":
+		fmt.Fprintln(stderr, rest)
+	case "both":
+		fmt.Fprintln(stdout, "out")
+		fmt.Fprintln(stderr, "err")
+	case "cat":
+		io.Copy(stdout, stdin)
+	case "count":
+		n, _ := io.Copy(io.Discard, stdin)
+		time.Sleep(50 * time.Millisecond) // output after EOF must still arrive
+		fmt.Fprintln(stdout, n)
+	case "upper":
+		for sc := bufio.NewScanner(stdin); sc.Scan(); {
+			fmt.Fprintln(stdout, strings.ToUpper(sc.Text()))
+		}
+	case "hang":
+		<-ctx.Done()
+	case "exit":
+		n := 0
+		fmt.Sscan(rest, &n)
+		return n
+	case "big":
+		b := []byte(strings.Repeat("0123456789abcde\n", 1<<16)) // 1 MiB
+		stdout.Write(b)
+	}
+	return 0
+}
+
+type fakeSession struct {
+	f     *fake
+	tty   bool
+	ready chan struct{} // closed when the process may run
+	do    func(ctx context.Context, in io.Reader, out, errw io.Writer)
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (s *fakeSession) TTY() bool { return s.tty }
+
+func (s *fakeSession) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
+	s.f.mu.Lock()
+	s.f.sessions++
+	s.f.mu.Unlock()
+	defer func() {
+		s.f.mu.Lock()
+		s.f.sessions--
+		s.f.mu.Unlock()
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ready:
+	}
+	if stdin == nil {
+		stdin = strings.NewReader("")
+	}
+	end := make(chan struct{})
+	go func() { defer close(end); s.do(ctx, stdin, stdout, stderr) }()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-end:
+		s.once.Do(func() { close(s.done) })
+		return nil
+	}
+}
+
+type fakeContainers struct{ f *fake }
+
+func (s fakeContainers) Create(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error) {
+	s.f.called("create %s", name)
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if !s.f.images[req.Image] && !s.f.images[req.Image+":latest"] {
+		return container.CreateResponse{}, errdef.New(errdef.NotFound, "No such image: %s", req.Image)
+	}
+	_ = req.HostConfig.NetworkMode // must not panic
+	_ = req.NetworkingConfig.EndpointsConfig
+	for _, c := range s.f.containers {
+		if c.name == name && name != "" {
+			return container.CreateResponse{}, errdef.New(errdef.Conflict, "Conflict. The container name %q is already in use", "/"+name)
+		}
+	}
+	s.f.next++
+	c := &fakeContainer{id: fmt.Sprintf("%064x", 0xabc000+s.f.next), name: name, req: req, state: container.StateCreated,
+		started: make(chan struct{}), exited: make(chan struct{}), removed: make(chan struct{})}
+	if c.name == "" {
+		c.name = fmt.Sprintf("fake_%d", s.f.next)
+	}
+	s.f.containers[c.id] = c
+	s.f.lastCreate = req
+	return container.CreateResponse{ID: c.id}, nil
+}
+
+func (s fakeContainers) List(ctx context.Context, o api.ListOptions) ([]container.Summary, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.lastFilter = o.Filters
+	var l []container.Summary
+	for _, c := range s.f.containers {
+		if c.state == container.StateRunning || o.All {
+			l = append(l, container.Summary{ID: c.id, Names: []string{"/" + c.name}, Image: c.req.Image, Command: strings.Join(c.req.Cmd, " "), State: c.state, Status: string(c.state)})
+		}
+	}
+	slices.SortFunc(l, func(a, b container.Summary) int { return strings.Compare(a.ID, b.ID) })
+	return l, nil
+}
+
+func (s fakeContainers) Inspect(ctx context.Context, ref string, size bool) (container.InspectResponse, error) {
+	c, err := s.f.find(ref)
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	mac := network.HardwareAddr{2, 0x42, 0xac, 17, 0, 2}
+	return container.InspectResponse{ID: c.id, Name: "/" + c.name, Config: c.req.Config, HostConfig: c.req.HostConfig,
+		State: &container.State{Status: c.state, Running: c.state == container.StateRunning, ExitCode: c.code},
+		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"bridge": {
+			IPAddress: netip.MustParseAddr("172.17.0.2"), IPPrefixLen: 16, Gateway: netip.MustParseAddr("172.17.0.1"), MacAddress: mac}}}}, nil
+}
+
+func (s fakeContainers) session(c *fakeContainer) *fakeSession {
+	return &fakeSession{f: s.f, tty: c.req.Tty, ready: c.started, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) {
+		c.code = run(ctx, c.req.Cmd, in, out, errw)
+	}}
+}
+
+func (s fakeContainers) Start(ctx context.Context, ref string) error {
+	s.f.called("start")
+	c, err := s.f.find(ref)
+	if err != nil {
+		return err
+	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if c.state == container.StateRunning {
+		return errdef.New(errdef.NotModified, "already running")
+	}
+	c.state = container.StateRunning
+	close(c.started)
+	go s.supervise(c)
+	return nil
+}
+
+// supervise ends the container when its attached session ended; unattached ones run to a log.
+func (s fakeContainers) supervise(c *fakeContainer) {
+	if c.sess != nil {
+		<-c.sess.done
+	} else if len(c.req.Cmd) > 0 && c.req.Cmd[0] != "hang" {
+		var b strings.Builder
+		c.code = run(context.Background(), c.req.Cmd, strings.NewReader(""), &b, &b)
+		c.log = append(c.log, b.String())
+	} else {
+		return
+	}
+	s.exit(c)
+}
+
+func (s fakeContainers) exit(c *fakeContainer) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if c.state != container.StateRunning {
+		return
+	}
+	c.state = container.StateExited
+	close(c.exited)
+	if c.req.HostConfig.AutoRemove {
+		delete(s.f.containers, c.id)
+		close(c.removed)
+	}
+}
+
+func (s fakeContainers) Stop(ctx context.Context, ref, signal string, timeout *int) error {
+	t := "default"
+	if timeout != nil {
+		t = fmt.Sprint(*timeout)
+	}
+	s.f.called("stop signal=%s t=%s", signal, t)
+	c, err := s.f.find(ref)
+	if err != nil {
+		return err
+	}
+	if c.state != container.StateRunning {
+		return errdef.New(errdef.NotModified, "not running")
+	}
+	c.code = 143
+	s.exit(c)
+	return nil
+}
+
+func (s fakeContainers) Restart(ctx context.Context, ref, signal string, timeout *int) error {
+	_, err := s.f.find(ref)
+	return err
+}
+func (s fakeContainers) Kill(ctx context.Context, ref, signal string) error {
+	s.f.called("kill %s", signal)
+	return s.Stop(ctx, ref, signal, nil)
+}
+func (s fakeContainers) Pause(ctx context.Context, ref string) error {
+	_, err := s.f.find(ref)
+	return err
+}
+func (s fakeContainers) Unpause(ctx context.Context, ref string) error {
+	_, err := s.f.find(ref)
+	return err
+}
+
+func (s fakeContainers) Rename(ctx context.Context, ref, name string) error {
+	c, err := s.f.find(ref)
+	if err == nil {
+		c.name = name
+	}
+	return err
+}
+
+func (s fakeContainers) Remove(ctx context.Context, ref string, o api.RemoveOptions) error {
+	s.f.called("remove %+v", o)
+	c, err := s.f.find(ref)
+	if err != nil {
+		return err
+	}
+	if c.state == container.StateRunning && !o.Force {
+		return errdef.New(errdef.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.name)
+	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	delete(s.f.containers, c.id)
+	return nil
+}
+
+func (s fakeContainers) Wait(ctx context.Context, ref string, cond container.WaitCondition) (<-chan container.WaitResponse, error) {
+	s.f.called("wait %s", cond)
+	c, err := s.f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	end := c.exited
+	if cond == container.WaitConditionRemoved {
+		end = c.removed
+	}
+	ch := make(chan container.WaitResponse, 1)
+	go func() {
+		defer close(ch)
+		select {
+		case <-end:
+			ch <- container.WaitResponse{StatusCode: int64(c.code)}
+		case <-ctx.Done():
+			ch <- container.WaitResponse{Error: &container.WaitExitError{Message: ctx.Err().Error()}}
+		}
+	}()
+	return ch, nil
+}
+
+func (s fakeContainers) Attach(ctx context.Context, ref string, o api.AttachOptions) (api.Session, error) {
+	s.f.called("attach %+v", o)
+	c, err := s.f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	c.sess = s.session(c)
+	return c.sess, nil
+}
+
+type fakeLog struct {
+	c *fakeContainer
+	o api.LogOptions
+}
+
+func (l fakeLog) TTY() bool { return l.c.req.Tty }
+func (l fakeLog) Copy(ctx context.Context, stdout, stderr io.Writer) error {
+	for _, s := range l.c.log {
+		if l.o.Stdout {
+			io.WriteString(stdout, s)
+		}
+	}
+	if l.o.Follow {
+		select {
+		case <-ctx.Done():
+		case <-l.c.exited:
+		}
+	}
+	return nil
+}
+
+func (s fakeContainers) Logs(ctx context.Context, ref string, o api.LogOptions) (api.LogStream, error) {
+	s.f.called("logs tail=%d since=%d", o.Tail, o.Since.UnixNano())
+	c, err := s.f.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	return fakeLog{c, o}, nil
+}
+
+func (s fakeContainers) Resize(ctx context.Context, ref string, h, w uint) error {
+	s.f.called("resize %dx%d", h, w)
+	_, err := s.f.find(ref)
+	return err
+}
+
+func (s fakeContainers) Top(ctx context.Context, ref, args string) (container.TopResponse, error) {
+	_, err := s.f.find(ref)
+	return container.TopResponse{Titles: []string{"PID", "CMD"}, Processes: [][]string{{"1", args}}}, err
+}
+
+func (s fakeContainers) Stats(ctx context.Context, ref string) (container.StatsResponse, error) {
+	c, err := s.f.find(ref)
+	if err != nil {
+		return container.StatsResponse{}, err
+	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.next++
+	return container.StatsResponse{ID: c.id, Name: "/" + c.name, Read: time.Unix(int64(s.f.next), 0).UTC(), CPUStats: container.CPUStats{OnlineCPUs: uint32(s.f.next)}}, nil
+}
+
+func (s fakeContainers) Update(ctx context.Context, ref string, u container.UpdateConfig) (container.UpdateResponse, error) {
+	s.f.called("update memory=%d", u.Memory)
+	_, err := s.f.find(ref)
+	return container.UpdateResponse{}, err
+}
+
+func (s fakeContainers) Prune(ctx context.Context, fl api.Filters) (container.PruneReport, error) {
+	return container.PruneReport{ContainersDeleted: []string{"x"}, SpaceReclaimed: 1}, nil
+}
+
+func (s fakeContainers) Explain(ctx context.Context, ref string) ([]byte, error) {
+	if _, err := s.f.find(ref); err != nil {
+		return nil, err
+	}
+	return []byte(`{"explained":true}`), nil
+}
+
+type fakeExecs struct{ f *fake }
+
+func (s fakeExecs) Create(ctx context.Context, ref string, req container.ExecCreateRequest) (string, error) {
+	c, err := s.f.find(ref)
+	if err != nil {
+		return "", err
+	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.next++
+	e := &fakeExec{id: fmt.Sprintf("%064x", 0xeec000+s.f.next), container: c.id, req: req}
+	s.f.execs[e.id] = e
+	return e.id, nil
+}
+
+func (s fakeExecs) get(id string) (*fakeExec, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if e := s.f.execs[id]; e != nil {
+		return e, nil
+	}
+	return nil, errdef.New(errdef.NotFound, "No such exec instance: %s", id)
+}
+
+func (s fakeExecs) Start(ctx context.Context, id string, detach, tty bool, size [2]uint) (api.Session, error) {
+	s.f.called("exec detach=%t tty=%t", detach, tty)
+	e, err := s.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if e.ran {
+		return nil, errdef.New(errdef.Conflict, "exec %s has already run", id)
+	}
+	e.ran = true
+	if detach {
+		return nil, nil
+	}
+	ready := make(chan struct{})
+	close(ready)
+	return &fakeSession{f: s.f, tty: tty, ready: ready, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) {
+		e.code = run(ctx, e.req.Cmd, in, out, errw)
+	}}, nil
+}
+
+func (s fakeExecs) Inspect(ctx context.Context, id string) (container.ExecInspectResponse, error) {
+	e, err := s.get(id)
+	if err != nil {
+		return container.ExecInspectResponse{}, err
+	}
+	return container.ExecInspectResponse{ID: e.id, ContainerID: e.container, ExitCode: &e.code}, nil
+}
+
+func (s fakeExecs) Resize(ctx context.Context, id string, h, w uint) error {
+	_, err := s.get(id)
+	return err
+}
+
+type fakeImages struct{ f *fake }
+
+func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+	s.f.called("pull %s", ref)
+	s.f.mu.Lock()
+	s.f.lastAuth = auth
+	s.f.mu.Unlock()
+	if strings.Contains(ref, "missing") {
+		return errdef.New(errdef.NotFound, "manifest for %s not found", ref)
+	}
+	p(jsonstream.Message{Status: "Pulling from " + ref, ID: "latest"})
+	p(jsonstream.Message{Status: "Downloading", ID: "0123456789ab", Progress: &jsonstream.Progress{Current: 1, Total: 2}})
+	if strings.Contains(ref, "broken") {
+		return errdef.New(errdef.DataLoss, "layer 0123456789ab: digest mismatch")
+	}
+	p(jsonstream.Message{Status: "Status: Downloaded newer image for " + ref})
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.images[ref] = true
+	return nil
+}
+
+func (s fakeImages) List(ctx context.Context, all bool, fl api.Filters) ([]image.Summary, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	var l []image.Summary
+	for name := range s.f.images {
+		l = append(l, image.Summary{ID: "sha256:" + strings.Repeat("ab", 32), RepoTags: []string{name}, Size: 4096, Containers: -1, SharedSize: -1, Created: 1700000000})
+	}
+	l = append(l, image.Summary{ID: "sha256:" + strings.Repeat("cd", 32), Size: 7, Containers: -1, SharedSize: -1, Created: 1700000000})
+	slices.SortFunc(l, func(a, b image.Summary) int { return strings.Compare(fmt.Sprint(a.RepoTags), fmt.Sprint(b.RepoTags)) })
+	return l, nil
+}
+
+func (s fakeImages) Inspect(ctx context.Context, ref string) (image.InspectResponse, error) {
+	s.f.called("image %s", ref)
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if !s.f.images[ref] && !s.f.images[ref+":latest"] {
+		return image.InspectResponse{}, errdef.New(errdef.NotFound, "No such image: %s", ref)
+	}
+	return image.InspectResponse{ID: "sha256:" + strings.Repeat("ab", 32), RepoTags: []string{ref}, Size: 4096, Architecture: "amd64", Os: "linux",
+		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"echo", "hello"}}}}, nil
+}
+
+func (s fakeImages) History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error) {
+	return []image.HistoryResponseItem{{ID: "<missing>", CreatedBy: "COPY . /", Size: 1}}, nil
+}
+func (s fakeImages) Tag(ctx context.Context, ref, target string) error {
+	s.f.called("tag %s %s", ref, target)
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.images[target] = true
+	return nil
+}
+func (s fakeImages) Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if !s.f.images[ref] {
+		return nil, errdef.New(errdef.NotFound, "No such image: %s", ref)
+	}
+	delete(s.f.images, ref)
+	return []image.DeleteResponse{{Untagged: ref}}, nil
+}
+func (s fakeImages) Prune(ctx context.Context, fl api.Filters) (image.PruneReport, error) {
+	return image.PruneReport{}, nil
+}
+func (s fakeImages) Login(ctx context.Context, a *registry.AuthConfig) (registry.AuthResponse, error) {
+	if a.Password != "right" {
+		return registry.AuthResponse{}, errdef.New(errdef.Unauthorized, "incorrect username or password")
+	}
+	return registry.AuthResponse{Status: "Login Succeeded"}, nil
+}
+
+type fakeNetworks struct{ f *fake }
+
+func (s fakeNetworks) Create(ctx context.Context, req network.CreateRequest) (network.CreateResponse, error) {
+	if req.Name == "taken" {
+		return network.CreateResponse{}, errdef.New(errdef.Conflict, "network with name taken already exists")
+	}
+	return network.CreateResponse{ID: "n1"}, nil
+}
+func (s fakeNetworks) List(ctx context.Context, fl api.Filters) ([]network.Summary, error) {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.lastFilter = fl
+	return []network.Summary{{Network: network.Network{Name: "bridge", ID: "n0", Driver: "bridge", Scope: "local"}}}, nil
+}
+func (s fakeNetworks) Inspect(ctx context.Context, ref string) (network.Inspect, error) {
+	if ref != "bridge" {
+		return network.Inspect{}, errdef.New(errdef.NotFound, "network %s not found", ref)
+	}
+	return network.Inspect{Network: network.Network{Name: "bridge", ID: "n0", Driver: "bridge", Scope: "local"}}, nil
+}
+func (s fakeNetworks) Remove(ctx context.Context, ref string) error {
+	return errdef.New(errdef.Forbidden, "%s is a pre-defined network and cannot be removed", ref)
+}
+func (s fakeNetworks) Connect(ctx context.Context, ref string, req network.ConnectRequest) error {
+	_ = req.EndpointConfig.Aliases // must not panic
+	return nil
+}
+func (s fakeNetworks) Disconnect(ctx context.Context, ref string, req network.DisconnectRequest) error {
+	return nil
+}
+func (s fakeNetworks) Prune(ctx context.Context, fl api.Filters) (network.PruneReport, error) {
+	return network.PruneReport{}, nil
+}
+
+type fakeVolumes struct{ f *fake }
+
+func (s fakeVolumes) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	return volume.Volume{Name: req.Name, Driver: "local", Scope: "local"}, nil
+}
+func (s fakeVolumes) List(ctx context.Context, fl api.Filters) ([]volume.Volume, []string, error) {
+	return nil, nil, nil
+}
+func (s fakeVolumes) Inspect(ctx context.Context, name string) (volume.Volume, error) {
+	return volume.Volume{}, errdef.New(errdef.NotFound, "get %s: no such volume", name)
+}
+func (s fakeVolumes) Remove(ctx context.Context, name string, force bool) error { return nil }
+func (s fakeVolumes) Prune(ctx context.Context, fl api.Filters) (volume.PruneReport, error) {
+	s.f.called("volume prune %v", fl)
+	return volume.PruneReport{}, nil
+}
+
+type fakeSystem struct{ f *fake }
+
+func (s fakeSystem) Info(ctx context.Context) (system.Info, error) {
+	return system.Info{ID: "fake-id", Name: "fakehost", OSType: "linux", Driver: "dhow", NCPU: 2}, nil
+}
+func (s fakeSystem) Version(ctx context.Context) (system.VersionResponse, error) {
+	return system.VersionResponse{Version: "0.1.0", Os: "linux", Arch: "amd64", KernelVersion: "6.18"}, nil
+}
+func (s fakeSystem) Events(ctx context.Context, since, until time.Time, fl api.Filters) (<-chan events.Message, error) {
+	s.f.mu.Lock()
+	s.f.lastFilter = fl
+	s.f.mu.Unlock()
+	ch := make(chan events.Message, 2)
+	ch <- events.Message{Type: "container", Action: "start", Actor: events.Actor{ID: "c1", Attributes: map[string]string{"image": "here"}}, Time: 1}
+	ch <- events.Message{Type: "network", Action: "connect", Actor: events.Actor{ID: "n0"}, Time: 2}
+	if !until.IsZero() {
+		close(ch)
+	}
+	return ch, nil
+}
+func (s fakeSystem) DiskUsage(ctx context.Context) (system.DiskUsage, error) {
+	return system.DiskUsage{ImageUsage: &image.DiskUsage{TotalSize: 4096, TotalCount: 1, Items: []image.Summary{{ID: "sha256:ab", Size: 4096}}},
+		ContainerUsage: &container.DiskUsage{}, VolumeUsage: &volume.DiskUsage{}, BuildCacheUsage: &build.DiskUsage{}}, nil
+}

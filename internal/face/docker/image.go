@@ -1,0 +1,160 @@
+package docker
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+)
+
+func imageList(c *call) error {
+	if err := c.refuse("manifests", "shared-size", "identity"); err != nil {
+		return err
+	}
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	l, err := c.engine.Images.List(c.ctx, c.flag("all"), f)
+	return c.done(shapeImages(l, c.minor), err)
+}
+
+// imageCreate pulls. An error before the first line of progress has a real status; later it is a line of the stream.
+func imageCreate(c *call) error {
+	if c.has("fromSrc") {
+		return errdef.New(errdef.NotImplemented, "importing an image (fromSrc) is not implemented by this version of dhow")
+	}
+	ref, err := c.pullRef()
+	if err != nil {
+		return err
+	}
+	auth, err := decodeAuth(c.r.Header.Values(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	p := &progress{c: c}
+	return p.end(c.engine.Images.Pull(c.ctx, ref, c.arg("platform"), auth, p.send))
+}
+
+// pullRef joins fromImage and tag.
+func (c *call) pullRef() (string, error) {
+	name, tag := c.arg("fromImage"), c.arg("tag")
+	switch {
+	case name == "":
+		return "", errdef.New(errdef.InvalidArgument, "pull image: the parameter fromImage is empty")
+	case strings.HasPrefix(tag, "sha256:"), strings.HasPrefix(tag, "sha512:"):
+		return name + "@" + tag, nil
+	case tag != "":
+		return name + ":" + tag, nil
+	}
+	if strings.Contains(name, "@") || strings.Contains(name[strings.LastIndex(name, "/")+1:], ":") {
+		return name, nil
+	}
+	return "", errdef.New(errdef.NotImplemented, "pulling all tags of %s is not implemented by this version of dhow: name a tag", name)
+}
+
+// progress streams the lines of a long operation.
+type progress struct {
+	c  *call
+	mu sync.Mutex
+}
+
+// line is a message with the error text where old clients look for it.
+type line struct {
+	jsonstream.Message
+	ErrorText string `json:"error,omitempty"`
+}
+
+func (p *progress) send(m jsonstream.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := line{Message: m}
+	if m.Error != nil {
+		l.ErrorText = m.Error.Message
+	}
+	if !p.c.w.wrote {
+		p.c.w.Header().Set("Content-Type", "application/json")
+		p.c.w.WriteHeader(http.StatusOK)
+	}
+	b, err := json.Marshal(l)
+	if err != nil {
+		return // aux that is no JSON
+	}
+	flusher{p.c.w}.Write(append(b, '\r', '\n')) // a client that is gone cancels the operation by its context
+}
+
+func (p *progress) end(err error) error {
+	if err == nil {
+		if !p.c.w.wrote {
+			p.c.w.Header().Set("Content-Type", "application/json")
+			p.c.w.WriteHeader(http.StatusOK)
+		}
+		return nil
+	}
+	if !p.c.w.wrote {
+		return err
+	}
+	p.send(jsonstream.Message{Error: &jsonstream.Error{Code: statusOf(err), Message: err.Error()}})
+	return nil
+}
+
+func imageInspect(c *call) error {
+	if err := c.refuse("manifests", "platform"); err != nil {
+		return err
+	}
+	v, err := c.engine.Images.Inspect(c.ctx, c.param("name"))
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, shapeImage(v, c.minor))
+}
+
+func imageHistory(c *call) error {
+	if err := c.refuse("platform"); err != nil {
+		return err
+	}
+	l, err := c.engine.Images.History(c.ctx, c.param("name"))
+	return c.done(list(l), err)
+}
+
+func imageTag(c *call) error {
+	repo, tag := c.arg("repo"), c.arg("tag")
+	if repo == "" {
+		return errdef.New(errdef.InvalidArgument, "tag image: the parameter repo is empty")
+	}
+	if tag != "" {
+		repo += ":" + tag
+	}
+	return c.empty(http.StatusCreated, c.engine.Images.Tag(c.ctx, c.param("name"), repo))
+}
+
+func imageRemove(c *call) error {
+	if err := c.refuse("platforms"); err != nil {
+		return err
+	}
+	l, err := c.engine.Images.Remove(c.ctx, c.param("name"), c.flag("force"), c.flag("noprune"))
+	return c.done(list(l), err)
+}
+
+func imagePrune(c *call) error {
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	v, err := c.engine.Images.Prune(c.ctx, f)
+	return c.done(v, err)
+}
+
+func login(c *call) error {
+	var a registry.AuthConfig
+	if err := c.decode(&a, false); err != nil {
+		return err
+	}
+	v, err := c.engine.Images.Login(c.ctx, &a)
+	return c.done(v, err)
+}

@@ -1,0 +1,144 @@
+package docker
+
+import (
+	"net/http"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+)
+
+// routes is the route table: every operation of the Docker Engine API, and ours below /dhow/.
+func routes() []op {
+	var t []op
+	for _, part := range [][]op{systemOps(), containerOps(), imageOps(), networkOps(), volumeOps(), buildOps(), pluginOps(), swarmOps()} {
+		t = append(t, part...)
+	}
+	return t
+}
+
+func systemOps() []op {
+	return []op{
+		{method: "GET", path: "/_ping", do: ping, state: works},
+		{method: "HEAD", path: "/_ping", do: ping, state: works},
+		{method: "GET", path: "/version", do: versionOf, state: works},
+		{method: "GET", path: "/info", do: info, state: works},
+		{method: "GET", path: "/events", do: eventStream, stream: true, state: works},
+		{method: "GET", path: "/system/df", do: diskUsage, state: works},
+		{method: "POST", path: "/auth", do: login, body: jsonBody, state: works},
+		{method: "GET", path: "/dhow/version", do: ownVersion, state: works, note: "dhow's own"},
+		{method: "GET", path: "/dhow/containers/{id}/explain", do: containerExplain, state: works, note: "dhow's own"},
+	}
+}
+
+func containerOps() []op {
+	return []op{
+		{method: "GET", path: "/containers/json", do: containerList, state: works},
+		{method: "POST", path: "/containers/create", do: containerCreate, body: jsonBody, state: works},
+		{method: "POST", path: "/containers/prune", do: containerPrune, state: works},
+		{method: "GET", path: "/containers/{id}/json", do: containerInspect, state: works},
+		{method: "POST", path: "/containers/{id}/start", do: containerStart, state: partly, note: "no checkpoint"},
+		{method: "POST", path: "/containers/{id}/stop", do: containerStop, state: works},
+		{method: "POST", path: "/containers/{id}/restart", do: containerRestart, state: works},
+		{method: "POST", path: "/containers/{id}/kill", do: containerKill, state: works},
+		{method: "POST", path: "/containers/{id}/pause", do: containerPause, state: works},
+		{method: "POST", path: "/containers/{id}/unpause", do: containerUnpause, state: works},
+		{method: "POST", path: "/containers/{id}/rename", do: containerRename, state: works},
+		{method: "POST", path: "/containers/{id}/update", do: containerUpdate, body: jsonBody, state: works},
+		{method: "POST", path: "/containers/{id}/wait", do: containerWait, stream: true, state: works},
+		{method: "POST", path: "/containers/{id}/resize", do: containerResize, state: works},
+		{method: "DELETE", path: "/containers/{id}", do: containerRemove, state: works},
+		{method: "GET", path: "/containers/{id}/logs", do: containerLogs, stream: true, state: works},
+		{method: "GET", path: "/containers/{id}/stats", do: containerStats, stream: true, state: works},
+		{method: "GET", path: "/containers/{id}/top", do: containerTop, state: works},
+		{method: "POST", path: "/containers/{id}/attach", do: containerAttach, stream: true, state: works},
+		{method: "POST", path: "/containers/{id}/exec", do: execCreate, body: jsonBody, state: works},
+		{method: "POST", path: "/exec/{id}/start", do: execStart, body: jsonBody, stream: true, state: works},
+		{method: "POST", path: "/exec/{id}/resize", do: execResize, state: works},
+		{method: "GET", path: "/exec/{id}/json", do: execInspect, state: works},
+		missing("GET", "/containers/{id}/attach/ws"),
+		missing("HEAD", "/containers/{id}/archive"),
+		missing("GET", "/containers/{id}/archive"),
+		missing("PUT", "/containers/{id}/archive"),
+		missing("GET", "/containers/{id}/changes"),
+		missing("GET", "/containers/{id}/export"),
+		missing("GET", "/containers/{id}/checkpoints"),
+		missing("POST", "/containers/{id}/checkpoints"),
+		missing("DELETE", "/containers/{id}/checkpoints/{checkpoint}"),
+	}
+}
+
+func imageOps() []op {
+	return []op{
+		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no manifests, identity, shared-size"},
+		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: partly, note: "pull of one tag or digest; no import (fromSrc), no pull of all tags"},
+		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
+		missing("GET", "/images/search"),
+		missing("GET", "/images/get"),
+		missing("POST", "/images/load"),
+		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no manifests, no platform"},
+		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: partly, note: "no platform"},
+		missing("GET", "/images/{name...}/get"),
+		missing("GET", "/images/{name...}/attestations"),
+		missing("POST", "/images/{name...}/push"),
+		{method: "POST", path: "/images/{name...}/tag", do: imageTag, state: works},
+		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: partly, note: "no platforms"},
+		missing("POST", "/commit"),
+		missing("GET", "/distribution/{name...}/json"),
+	}
+}
+
+func networkOps() []op {
+	return []op{
+		{method: "GET", path: "/networks", do: networkList, state: works},
+		{method: "POST", path: "/networks/create", do: networkCreate, body: jsonBody, state: works},
+		{method: "POST", path: "/networks/prune", do: networkPrune, state: works},
+		{method: "GET", path: "/networks/{id}", do: networkInspect, state: works},
+		{method: "DELETE", path: "/networks/{id}", do: networkRemove, state: works},
+		{method: "POST", path: "/networks/{id}/connect", do: networkConnect, body: jsonBody, state: works},
+		{method: "POST", path: "/networks/{id}/disconnect", do: networkDisconnect, body: jsonBody, state: works},
+	}
+}
+
+func volumeOps() []op {
+	return []op{
+		{method: "GET", path: "/volumes", do: volumeList, state: works},
+		{method: "POST", path: "/volumes/create", do: volumeCreate, body: jsonBody, state: partly, note: "no cluster volumes"},
+		{method: "POST", path: "/volumes/prune", do: volumePrune, state: works},
+		{method: "GET", path: "/volumes/{name}", do: volumeInspect, state: works},
+		{method: "PUT", path: "/volumes/{name}", do: swarmless, state: noSwarm},
+		{method: "DELETE", path: "/volumes/{name}", do: volumeRemove, state: works},
+	}
+}
+
+func buildOps() []op {
+	return []op{
+		missing("POST", "/build"),
+		missing("POST", "/build/prune"),
+		missing("POST", "/build/cancel"),
+		missing("POST", "/session"),
+		missing("POST", "/grpc"),
+	}
+}
+
+// missing is an operation that is known and not there yet.
+func missing(method, path string) op {
+	return op{method: method, path: path, state: notYet, do: func(*call) error {
+		return errdef.New(errdef.NotImplemented, "%s %s is not implemented by this version of dhow", method, path)
+	}}
+}
+
+func pluginOps() []op {
+	none := func(c *call) error { return errdef.New(errdef.NotFound, "plugin %q not found", c.param("name")) }
+	return []op{
+		{method: "GET", path: "/plugins", do: func(c *call) error { return c.json(http.StatusOK, []string{}) }, state: stub, note: "always empty"},
+		missing("GET", "/plugins/privileges"),
+		missing("POST", "/plugins/pull"),
+		missing("POST", "/plugins/create"),
+		{method: "GET", path: "/plugins/{name...}/json", do: none, state: stub, note: "always 404"},
+		{method: "DELETE", path: "/plugins/{name...}", do: none, state: stub, note: "always 404"},
+		{method: "POST", path: "/plugins/{name...}/enable", do: none, state: stub, note: "always 404"},
+		{method: "POST", path: "/plugins/{name...}/disable", do: none, state: stub, note: "always 404"},
+		{method: "POST", path: "/plugins/{name...}/upgrade", do: none, state: stub, note: "always 404"},
+		{method: "POST", path: "/plugins/{name...}/push", do: none, state: stub, note: "always 404"},
+		{method: "POST", path: "/plugins/{name...}/set", do: none, state: stub, note: "always 404"},
+	}
+}
