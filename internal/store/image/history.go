@@ -23,13 +23,13 @@ func (s *Store) History(name string) ([]Step, error) {
 	}
 	var steps []Step
 	layers := img.DiffIDs
-	next := func() (n int64, err error) {
+	next := func() (int64, error) {
 		if len(layers) == 0 {
 			return 0, nil
 		}
-		n, err = s.layerSize(layers[0])
+		l, err := s.c.Layers.Info(layers[0])
 		layers = layers[1:]
-		return n, err
+		return l.Size, err
 	}
 	for _, h := range img.Config.History {
 		st := Step{ID: "<missing>", CreatedBy: h.CreatedBy, Comment: h.Comment}

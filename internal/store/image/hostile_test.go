@@ -72,10 +72,10 @@ func TestBadLayers(t *testing.T) {
 		"truncated gzip":        {gz[:len(gz)-20], tar, nil, errdef.DataLoss, "damaged"},
 		"gzip checksum":         {flipAt(gz, len(gz)-6), tar, nil, errdef.DataLoss, "damaged"},
 		"trailing garbage":      {append(bytes.Clone(gz), "garbage behind it"...), tar, nil, errdef.DataLoss, ""},
-		"second member unknown": {append(bytes.Clone(gz), kit.Gzip([]byte("x"))...), tar, nil, errdef.DataLoss, "wrong diff ID"},
-		"wrong diff ID":         {gz, other, nil, errdef.DataLoss, "wrong diff ID"},
-		"not compressed at all": {[]byte("no tar"), tar, nil, errdef.DataLoss, "wrong diff ID"},
-		"empty blob":            {nil, tar, nil, errdef.DataLoss, "wrong diff ID"},
+		"second member unknown": {append(bytes.Clone(gz), kit.Gzip([]byte("x"))...), tar, nil, errdef.DataLoss, "content has the digest"},
+		"wrong diff ID":         {gz, other, nil, errdef.DataLoss, "content has the digest"},
+		"not compressed at all": {[]byte("no tar"), tar, nil, errdef.DataLoss, "content has the digest"},
+		"empty blob":            {nil, tar, nil, errdef.DataLoss, "content has the digest"},
 		"truncated zstd":        {kit.Zstd(tar)[:30], tar, nil, errdef.DataLoss, "damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {

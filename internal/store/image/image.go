@@ -6,9 +6,7 @@
 package image
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/content"
+	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/meta"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -28,23 +27,13 @@ const (
 	bucketImages  = "images"        // image ID -> record
 	bucketTags    = "image-tags"    // canonical name:tag -> image ID
 	bucketDigests = "image-digests" // canonical name@digest -> image ID
-	bucketSizes   = "layer-sizes"   // diff ID -> bytes of its tar
 )
-
-// Layers is where the content of layers lives.
-type Layers interface {
-	Has(diffID digest.Digest) bool
-	// Ingest stores the tar r, which must hash to want; whatever goes wrong, nothing half is left.
-	Ingest(ctx context.Context, want digest.Digest, r io.Reader) error
-	Remove(diffID digest.Digest) error
-	List() ([]digest.Digest, error)
-}
 
 // Config is what a Store works with. DB, Content and Layers are required.
 type Config struct {
 	DB       *meta.DB
 	Content  *content.Store
-	Layers   Layers
+	Layers   *layer.Store
 	Registry *registry.Client // nil: images can only be made locally
 	Host     ocispec.Platform // zero: what this program was built for
 
@@ -58,6 +47,7 @@ type Store struct {
 
 	mu      sync.Mutex            // held while what is live is decided or changed
 	pins    map[digest.Digest]int // blobs and diff IDs that running pulls need
+	held    map[digest.Digest]int // images that a container is being made of
 	flights map[digest.Digest]chan struct{}
 }
 
@@ -75,7 +65,7 @@ func Open(c Config) (*Store, error) {
 	if c.MaxLayerSize <= 0 {
 		c.MaxLayerSize = 256 << 30
 	}
-	s := &Store{c: c, pins: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
+	s := &Store{c: c, pins: map[digest.Digest]int{}, held: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s, s.writeIndex()
@@ -118,18 +108,13 @@ func (s *Store) load(id digest.Digest, r record) (Image, error) {
 	}
 	img := Image{ID: id, Manifest: r.Manifest, Config: cfg, DiffIDs: r.Layers, Created: r.Created, Added: r.Added, Platform: r.Platform}
 	for _, d := range r.Layers {
-		n, err := s.layerSize(d)
+		l, err := s.c.Layers.Info(d)
 		if err != nil {
-			return Image{}, err
+			return Image{}, fmt.Errorf("image %s: %w", id, err)
 		}
-		img.Size += n
+		img.Size += l.Size
 	}
 	return img, nil
-}
-
-func (s *Store) layerSize(d digest.Digest) (n int64, err error) {
-	_, err = s.c.DB.Get(bucketSizes, d.String(), &n)
-	return n, err
 }
 
 // pin keeps blobs and layers from being collected until unpin; it waits for a collection that is under way.

@@ -86,13 +86,7 @@ func (s *Store) addLayer(ctx context.Context, r io.Reader) (d digest.Digest, siz
 	}
 	d = h.Digest()
 	s.pin(d)
-	if !s.c.Layers.Has(d) {
-		err = s.c.Layers.Ingest(ctx, d, seek)
-	}
-	if err == nil {
-		err = s.c.DB.Put(bucketSizes, d.String(), size)
-	}
-	if err != nil {
+	if _, err = s.c.Layers.Ingest(ctx, d, seek); err != nil {
 		s.unpin(d)
 	}
 	return d, size, err

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
+	"io"
 	"os/exec"
 	"slices"
 	"strings"
@@ -15,6 +15,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -35,11 +36,17 @@ func checkLayers(t *testing.T, e *env, want *kit.Image, got Image) {
 	}
 	var size int64
 	for _, d := range want.DiffIDs {
-		raw, err := os.ReadFile(e.l.path(d))
+		f, err := e.l.OpenTar(d)
 		if err != nil {
 			t.Fatal(err)
 		}
-		size += int64(len(raw))
+		h := digest.SHA256.Digester()
+		n, err := io.Copy(h.Hash(), f)
+		f.Close()
+		if err != nil || h.Digest() != d {
+			t.Fatalf("layer %s: %v", d, err)
+		}
+		size += n
 	}
 	if got.Size != size {
 		t.Fatalf("size %d, want %d", got.Size, size)

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/meta"
 	"github.com/opencontainers/go-digest"
 )
@@ -44,6 +46,9 @@ func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted 
 		return nil, nil, err
 	}
 	ch, err := c.removal(name, id, force, inUse.of(id))
+	if err == nil && len(ch.images) > 0 && s.held[id] > 0 {
+		err = errdef.New(errdef.Conflict, "conflict: unable to delete %s - a container is being created from it", printable(name))
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -135,17 +140,25 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 		delete(c.images, d)
 		deleted = append(deleted, d.String())
 	}
+	more, err := s.discard(c, gone)
+	return untagged, append(deleted, more...), err
+}
+
+// discard removes the files of records that are gone, where no other record and no pull needs them.
+func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) {
 	live := s.live(c)
 	for _, r := range gone {
+		if chain := layer.ChainID(r.Layers); chain != "" && !c.chains()[chain] {
+			if err := s.c.Layers.RemoveMerged(chain); err != nil {
+				return deleted, err
+			}
+		}
 		for _, d := range slices.Backward(r.Layers) {
 			if live[d] || !s.c.Layers.Has(d) {
 				continue
 			}
 			if err := s.c.Layers.Remove(d); err != nil {
-				return untagged, deleted, fmt.Errorf("remove layer: %w", err)
-			}
-			if err := s.c.DB.Delete(bucketSizes, d.String()); err != nil {
-				return untagged, deleted, err
+				return deleted, err
 			}
 			deleted = append(deleted, d.String())
 		}
@@ -154,11 +167,11 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 				continue
 			}
 			if err := s.c.Content.Remove(d); err != nil {
-				return untagged, deleted, err
+				return deleted, err
 			}
 		}
 	}
-	return untagged, deleted, nil
+	return deleted, nil
 }
 
 // live is every digest that a record or a running pull needs: blobs and diff IDs together. Call it with mu held.
@@ -179,16 +192,49 @@ func (s *Store) live(c catalog) map[digest.Digest]bool {
 	return live
 }
 
-// Freeze calls fn with everything that must stay (blobs and diff IDs), while no image is recorded, removed or begun to be
-// pulled. fn must not call the Store.
-func (s *Store) Freeze(fn func(live map[digest.Digest]bool) error) error {
+// chains are the chain IDs of all images: the merged indexes worth keeping.
+func (c catalog) chains() map[digest.Digest]bool {
+	chains := map[digest.Digest]bool{}
+	for _, r := range c.images {
+		chains[layer.ChainID(r.Layers)] = true
+	}
+	return chains
+}
+
+// Live is what must stay: blobs and diff IDs, and the chain IDs of merged layers.
+type Live struct{ Digests, Chains map[digest.Digest]bool }
+
+// Freeze calls fn with everything that must stay, while no image is recorded, removed or begun to be pulled. fn must not call
+// the Store.
+func (s *Store) Freeze(fn func(Live) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := s.catalog()
 	if err != nil {
 		return err
 	}
-	return fn(s.live(c))
+	return fn(Live{s.live(c), c.chains()})
+}
+
+// Hold resolves an image and keeps it from being removed until release is called: for a container that is being made and is
+// not on record yet.
+func (s *Store) Hold(name string) (img Image, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if img, err = s.Resolve(name); err != nil {
+		return Image{}, nil, err
+	}
+	s.held[img.ID]++
+	var once sync.Once
+	return img, func() {
+		once.Do(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.held[img.ID]--; s.held[img.ID] == 0 {
+				delete(s.held, img.ID)
+			}
+		})
+	}, nil
 }
 
 // PruneOptions choose images: nameless ones, or with All every one that no container uses.
@@ -210,7 +256,7 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 	var ch change
 	for id, r := range c.images {
 		tags := namesOf(c.tags, id)
-		if len(tags) > 0 && !o.All || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
+		if len(tags) > 0 && !o.All || s.held[id] > 0 || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
 			continue
 		}
 		if o.Labels != nil {
@@ -226,15 +272,16 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 		ch.digests = append(ch.digests, namesOf(c.digests, id)...)
 		ch.images = append(ch.images, id)
 	}
+	if len(ch.images) == 0 {
+		return nil, nil, 0, nil
+	}
 	sizes := map[string]int64{}
-	err = s.c.DB.Each(bucketSizes, func(key string, raw []byte) error {
-		var n int64
-		err := meta.Decode(bucketSizes, key, raw, &n)
-		sizes[key] = n
-		return err
-	})
-	if err != nil || len(ch.images) == 0 {
-		return nil, nil, 0, err
+	for _, id := range ch.images {
+		for _, d := range c.images[id].Layers {
+			if l, err := s.c.Layers.Info(d); err == nil {
+				sizes[d.String()] = l.Size
+			}
+		}
 	}
 	untagged, deleted, err = s.apply(c, ch)
 	for _, d := range deleted {

@@ -30,7 +30,11 @@ func (p *Repo) Manifest(ctx context.Context, want digest.Digest) ([]byte, ocispe
 	}
 	h := http.Header{"Accept": manifest.Accepted()}
 	for try := 1; ; try++ {
-		raw, d, err := p.manifestOnce(ctx, at, want, h)
+		resp, err := p.do(ctx, http.MethodGet, "/v2/"+p.ref.Path+"/manifests/"+at, p.scope(), h)
+		if err != nil {
+			return nil, ocispec.Descriptor{}, err
+		}
+		raw, d, err := p.readManifest(resp, want)
 		if err == nil || !breaks(err) || try >= p.k.c.Attempts || ctx.Err() != nil {
 			return raw, d, err
 		}
@@ -40,12 +44,8 @@ func (p *Repo) Manifest(ctx context.Context, want digest.Digest) ([]byte, ocispe
 	}
 }
 
-func (p *Repo) manifestOnce(ctx context.Context, at string, want digest.Digest, h http.Header) ([]byte, ocispec.Descriptor, error) {
+func (p *Repo) readManifest(resp *http.Response, want digest.Digest) ([]byte, ocispec.Descriptor, error) {
 	var none ocispec.Descriptor
-	resp, err := p.do(ctx, http.MethodGet, "/v2/"+p.ref.Path+"/manifests/"+at, p.scope(), h)
-	if err != nil {
-		return nil, none, err
-	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return nil, none, p.statusError(resp, "manifest")
@@ -190,26 +190,19 @@ func (b *blob) end(err error) error {
 	if err == io.EOF { // a clean end, too early: the server believes that this was all
 		return errdef.New(errdef.DataLoss, "blob %s: wrong size: got %d bytes, promised %d", b.d.Digest, b.off, b.d.Size)
 	}
-	for {
-		if b.off-b.mark >= 1<<20 {
-			b.tries = 0
-		}
-		b.mark = b.off
-		if b.tries++; b.tries >= b.p.k.c.Attempts {
-			return errdef.New(errdef.Unavailable, "blob %s from %s: broke off at %d of %d bytes, %d times: %w",
-				b.d.Digest, b.resp.Request.URL.Host, b.off, b.d.Size, b.tries, err)
-		}
-		b.close()
-		if perr := b.p.k.pause(b.ctx, b.tries, 0); perr != nil {
-			return perr
-		}
-		if err = b.connect(); err == nil {
-			return nil
-		}
-		if errdef.Is(err, errdef.DataLoss) || errdef.Is(err, errdef.NotFound) || b.ctx.Err() != nil {
-			return err
-		}
+	if b.off-b.mark >= 1<<20 {
+		b.tries = 0
 	}
+	b.mark = b.off
+	if b.tries++; b.tries >= b.p.k.c.Attempts {
+		return errdef.New(errdef.Unavailable, "blob %s from %s: broke off at %d of %d bytes, %d times: %w",
+			b.d.Digest, b.resp.Request.URL.Host, b.off, b.d.Size, b.tries, err)
+	}
+	b.close()
+	if err := b.p.k.pause(b.ctx, b.tries, 0); err != nil {
+		return err
+	}
+	return b.connect()
 }
 
 func (b *blob) close() {
