@@ -18,19 +18,19 @@ type Feature int
 
 // The features.
 const (
-	Root             Feature = iota // effective uid 0
-	NewMountAPI                     // fsopen, fsmount, move_mount, open_tree (5.2)
-	MountSetattr                    // idmapped and recursively read-only mounts (5.12)
-	Openat2                         // RESOLVE_IN_ROOT (5.6)
-	CloneIntoCgroup                 // clone3 with CLONE_INTO_CGROUP (5.7)
-	Pidfd                           // pidfd_open (5.3)
-	ErofsFile                       // EROFS images mounted from a plain file (6.12)
-	Overlay                         // overlayfs
-	OverlayDetached                 // overlay layers given as descriptors of detached mounts (6.15)
-	CgroupV2                        // the unified hierarchy, mounted somewhere
-	CgroupKill                      // cgroup.kill (5.14)
-	TimeNamespace                   // CLONE_NEWTIME (5.6)
-	Nftables                        // nf_tables over netlink
+	Root            Feature = iota // effective uid 0
+	NewMountAPI                    // fsopen, fsmount, move_mount, open_tree (5.2)
+	MountSetattr                   // idmapped and recursively read-only mounts (5.12)
+	Openat2                        // RESOLVE_IN_ROOT (5.6)
+	CloneIntoCgroup                // clone3 with CLONE_INTO_CGROUP (5.7)
+	Pidfd                          // pidfd_open (5.3)
+	ErofsFile                      // EROFS images mounted from a plain file (6.12)
+	Overlay                        // overlayfs
+	OverlayDetached                // overlay layers given as descriptors of detached mounts (6.15)
+	CgroupV2                       // the unified hierarchy, mounted somewhere
+	CgroupKill                     // cgroup.kill (5.14)
+	TimeNamespace                  // CLONE_NEWTIME (5.6)
+	Nftables                       // nf_tables over netlink
 	numFeatures
 )
 
