@@ -6,6 +6,7 @@
 package ref
 
 import (
+	_ "crypto/sha256" // go-digest can only use hashes that somebody links
 	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
