@@ -488,7 +488,11 @@ func (s fakeExecs) Resize(ctx context.Context, id string, h, w uint) error {
 
 type fakeImages struct{ f *fake }
 
+// familiar undoes what the CLI does to names.
+func familiar(ref string) string { return strings.TrimPrefix(ref, "docker.io/library/") }
+
 func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+	ref = familiar(ref)
 	s.f.called("pull %s", ref)
 	s.f.mu.Lock()
 	s.f.lastAuth = auth
@@ -538,7 +542,7 @@ func (s fakeImages) Tag(ctx context.Context, ref, target string) error {
 	s.f.called("tag %s %s", ref, target)
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
-	s.f.images[target] = true
+	s.f.images[familiar(target)] = true
 	return nil
 }
 func (s fakeImages) Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error) {

@@ -1,7 +1,7 @@
 package docker
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +45,9 @@ func (c *call) hijack(sess api.Session, stdin bool) error {
 	if _, err := io.WriteString(conn, c.upgradeHead(sess.TTY())); err != nil {
 		return abandon(nil)
 	}
-	in := &input{conn: conn, r: rw.Reader, gone: cancel}
+	// Only what net/http has buffered is taken from its reader: that one cancels the request's context at a half-close.
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	in := &input{conn: conn, r: io.MultiReader(bytes.NewReader(early), conn), gone: cancel}
 	watched := make(chan struct{})
 	go func() { defer close(watched); in.watch(ctx) }() // ends with ctx
 	stdout, stderr := outputs(conn, sess.TTY())
@@ -87,7 +89,7 @@ type input struct {
 	conn net.Conn
 	gone context.CancelFunc // called when the client is gone altogether
 	mu   sync.Mutex         // one reader at a time
-	r    *bufio.Reader
+	r    io.Reader
 	over bool
 }
 
