@@ -94,5 +94,7 @@ func (c *compiler) multiplexed(name string, ret uint32, always bool) {
 		arg = specs.LinuxSeccompArg{Op: specs.OpMaskedEqual, Value: 0xffff, ValueTwo: sub}
 	}
 	c.rules = append(c.rules, rule{ret: ret, conds: []specs.LinuxSeccompArg{arg}})
-	c.named[colI386] = append(c.named[colI386], uint64(find(mux).nr[colI386])<<32|uint64(len(c.rules)-1))
+	nr := find(mux).nr[colI386]
+	c.top[colI386] = max(c.top[colI386], int64(nr))
+	c.named[colI386] = append(c.named[colI386], uint64(nr)<<32|uint64(len(c.rules)-1))
 }

@@ -1,0 +1,305 @@
+package seccomp
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// evaluate says what a profile means, one rule after the other, without any of Compile's structure.
+func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]uint64) uint32 {
+	def, _ := answer(p.DefaultAction, p.DefaultErrnoRet)
+	arch := map[uint32]string{AuditAMD64: "amd64", AuditI386: "386", AuditARM64: "arm64", AuditARM: "arm"}[audit]
+	if arch == "amd64" && nr >= x32Bit {
+		arch = "x32"
+	}
+	listed := map[string]specs.Arch{"amd64": specs.ArchX86_64, "386": specs.ArchX86, "x32": specs.ArchX32, "arm64": specs.ArchAARCH64,
+		"arm": specs.ArchARM}
+	x32 := slices.Contains(p.Architectures, specs.ArchX32)
+	if arch == "x32" && !x32 && nr == 0xffffffff && (native == "amd64" || slices.Contains(p.Architectures, specs.ArchX86_64)) {
+		return def
+	}
+	if arch == "" || arch != native && !slices.Contains(p.Architectures, listed[arch]) {
+		return RetKillProcess
+	}
+	wide := arch != "386" && arch != "arm"
+	var conditional, always []func() (uint32, bool)
+	top := -1
+	for _, s := range p.Syscalls {
+		ret, _ := answer(s.Action, s.ErrnoRet)
+		for _, name := range s.Names {
+			if n, ok := Number(arch, name); ok {
+				top = max(top, n)
+			}
+		}
+		var mine, muxed bool
+		var subs []uint64
+		mask := ^uint64(0)
+		for _, name := range s.Names {
+			n, ok := Number(arch, name)
+			mine = mine || ok && uint32(n) == nr
+			if mux, sub := subNumber(name); arch == "386" && mux != "" && ret != def {
+				n, _ := Number("386", mux)
+				top = max(top, n)
+				if uint32(n) == nr {
+					muxed = true
+					subs = append(subs, sub)
+					if mux == "ipc" {
+						mask = 0xffff
+					}
+				}
+			}
+		}
+		refusesMux := arch == "386" && (nr == 102 || nr == 117) && len(s.Args) == 0
+		if mine && (ret != def || refusesMux) {
+			hit := func() (uint32, bool) { return ret, holds(s.Args, args, wide) }
+			if len(s.Args) == 0 {
+				always = append(always, hit)
+			} else {
+				conditional = append(conditional, hit)
+			}
+		}
+		if muxed {
+			conditional = append(conditional, func() (uint32, bool) { return ret, slices.Contains(subs, args[0]&0xffffffff&mask) })
+		}
+	}
+	for _, r := range append(always, conditional...) {
+		if ret, ok := r(); ok {
+			return ret
+		}
+	}
+	if top >= 0 && int64(nr) > int64(top) && def != RetAllow && def != RetLog && def>>16 != RetTrace>>16 {
+		return RetErrno | enosys
+	}
+	return def
+}
+
+// holds: all conditions; or any, where two look at one argument.
+func holds(conds []specs.LinuxSeccompArg, args [6]uint64, wide bool) bool {
+	any, all, twice := false, true, map[uint]int{}
+	for _, c := range conds {
+		v, a, b := args[c.Index], c.Value, c.ValueTwo
+		if !wide {
+			v, a, b = v&0xffffffff, a&0xffffffff, b&0xffffffff
+		}
+		ok := false
+		switch c.Op {
+		case specs.OpEqualTo:
+			ok = v == a
+		case specs.OpNotEqual:
+			ok = v != a
+		case specs.OpLessThan:
+			ok = v < a
+		case specs.OpLessEqual:
+			ok = v <= a
+		case specs.OpGreaterThan:
+			ok = v > a
+		case specs.OpGreaterEqual:
+			ok = v >= a
+		case specs.OpMaskedEqual:
+			ok = v&a == b
+		}
+		any, all = any || ok, all && ok
+		twice[c.Index]++
+	}
+	for _, n := range twice {
+		if n > 1 {
+			return any
+		}
+	}
+	return all
+}
+
+// valid checks what the kernel's verifier would (sk_chk_filter): jumps inside the program, a return at its end.
+func valid(t testing.TB, f *Filter) {
+	t.Helper()
+	for pc, i := range f.Insns {
+		furthest := 1
+		switch i.Code {
+		case opRet:
+			continue
+		case opJa:
+			furthest = int(i.K) + 1
+		case opJeq, opJge, opJgt:
+			furthest = int(max(i.Jt, i.Jf)) + 1
+		}
+		if pc+furthest >= len(f.Insns) {
+			t.Fatalf("instruction %d of %d (%+v) leads outside", pc, len(f.Insns), i)
+		}
+	}
+}
+
+func audits(native string) []uint32 {
+	if native == "amd64" {
+		return []uint32{AuditAMD64, AuditI386, AuditARM64, 0xdead}
+	}
+	return []uint32{AuditARM64, AuditARM, AuditI386}
+}
+
+func same(t *testing.T, p *specs.LinuxSeccomp, f *Filter, native string, audit, nr uint32, args [6]uint64) {
+	t.Helper()
+	got, want := f.Simulate(int(nr), audit, args), evaluate(p, native, audit, nr, args)
+	if got != want {
+		profile, _ := json.Marshal(p)
+		if len(profile) > 4000 {
+			profile = profile[:4000]
+		}
+		t.Fatalf("%s: %#x %s %v = %#x, want %#x\n%s", native, audit, Name(native, int(nr)), args, got, want, profile)
+	}
+}
+
+func TestDefaultAgainstEvaluator(t *testing.T) {
+	corners := []uint64{0, 1, 2, 8, 16, 37, 38, 39, 40, 41, 45, 46, 0x20000, 0x20008, 0x40000, 0x7e020000, 0x10000000, 0xffffffff, 1 << 32,
+		1<<32 | 38, 1<<32 | 2, 1<<32 | 0x10000000, 1<<63 | 1, ^uint64(0)}
+	for _, caps := range [][]string{nil, {"CAP_CHOWN", "CAP_SYS_CHROOT"}, {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_BPF"}} {
+		for _, native := range []string{"amd64", "arm64"} {
+			p := Default(caps)
+			if native == "arm64" {
+				p.Architectures = []specs.Arch{specs.ArchAARCH64, specs.ArchARM}
+			}
+			f, err := Compile(p, native)
+			if err != nil {
+				t.Fatal(err)
+			}
+			valid(t, f)
+			for _, audit := range audits(native) {
+				numbers := []uint32{0x3fffffff, 0x7fffffff, 0x80000000, 0xffffffff, 0xf0001, 0xf0005, 0xf0006}
+				for nr := range uint32(600) {
+					numbers = append(numbers, nr, nr|x32Bit)
+				}
+				for _, nr := range numbers {
+					same(t, p, f, native, audit, nr, [6]uint64{})
+				}
+				for _, name := range []string{"socket", "personality", "clone", "socketcall", "ipc", "getpid"} {
+					for _, arch := range []string{"amd64", "386", "x32", "arm64", "arm"} {
+						if nr, ok := Number(arch, name); ok {
+							for _, v := range corners {
+								same(t, p, f, native, audit, uint32(nr), [6]uint64{v, 1, 2})
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+var (
+	someValues = []uint64{0, 1, 5, 255, 0xffff, 0xffffffff, 1 << 32, 1<<32 | 1, 5<<32 | 5, 1 << 63, ^uint64(0)}
+	someOps    = []specs.LinuxSeccompOperator{specs.OpEqualTo, specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual,
+		specs.OpGreaterThan, specs.OpGreaterEqual, specs.OpMaskedEqual}
+	someActions = []specs.LinuxSeccompAction{specs.ActAllow, specs.ActErrno, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap,
+		specs.ActTrace, specs.ActLog}
+)
+
+func randomProfile(r *rand.Rand) *specs.LinuxSeccomp {
+	action := func() (specs.LinuxSeccompAction, *uint) {
+		a := someActions[r.IntN(len(someActions))]
+		if (a == specs.ActErrno || a == specs.ActTrace) && r.IntN(2) == 0 {
+			return a, errno(uint(r.IntN(40)))
+		}
+		return a, nil
+	}
+	p := &specs.LinuxSeccomp{}
+	p.DefaultAction, p.DefaultErrnoRet = action()
+	for _, a := range []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM, specs.ArchS390X} {
+		if r.IntN(2) == 0 {
+			p.Architectures = append(p.Architectures, a)
+		}
+	}
+	few := []string{"socket", "socketcall", "accept", "shmat", "ipc", "clone", "personality", "no_such_call", "openat2", "read"}
+	for range r.IntN(30) {
+		var s specs.LinuxSyscall
+		s.Action, s.ErrnoRet = action()
+		for range 1 + r.IntN(3) {
+			if r.IntN(2) == 0 {
+				s.Names = append(s.Names, few[r.IntN(len(few))])
+			} else {
+				s.Names = append(s.Names, calls[r.IntN(len(calls))].name)
+			}
+		}
+		for range r.IntN(4) {
+			s.Args = append(s.Args, specs.LinuxSeccompArg{Index: uint(r.IntN(6)), Value: someValues[r.IntN(len(someValues))],
+				ValueTwo: someValues[r.IntN(len(someValues))], Op: someOps[r.IntN(len(someOps))]})
+		}
+		p.Syscalls = append(p.Syscalls, s)
+	}
+	return p
+}
+
+func TestRandomProfiles(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 500 {
+		p, native := randomProfile(r), []string{"amd64", "arm64"}[r.IntN(2)]
+		f, err := Compile(p, native)
+		if err != nil {
+			t.Fatal(err)
+		}
+		valid(t, f)
+		var numbers []uint32
+		for _, s := range p.Syscalls {
+			for _, name := range s.Names {
+				for _, arch := range []string{"amd64", "386", "x32", "arm64", "arm"} {
+					if nr, ok := Number(arch, name); ok {
+						numbers = append(numbers, uint32(nr), uint32(nr)+1)
+					}
+				}
+			}
+		}
+		numbers = append(numbers, 0, 102, 117, 999, x32Bit, x32Bit+999, 1<<31, 0xffffffff)
+		for _, audit := range audits(native) {
+			for _, nr := range numbers {
+				for range 3 {
+					var args [6]uint64
+					for i := range args {
+						args[i] = someValues[r.IntN(len(someValues))]
+					}
+					same(t, p, f, native, audit, nr, args)
+				}
+			}
+		}
+	}
+}
+
+// TestLongJumps: a profile whose halves are much further apart than a conditional jump reaches.
+func TestLongJumps(t *testing.T) {
+	p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
+	for i := range calls {
+		if i%3 == 0 {
+			p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{calls[i].name}, Action: specs.ActAllow,
+				Args: []specs.LinuxSeccompArg{{Index: 0, Value: uint64(i), Op: specs.OpGreaterThan}, {Index: 1, Value: 7 << 32, Op: specs.OpLessEqual}}})
+		}
+	}
+	f, err := Compile(p, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	valid(t, f)
+	if len(f.Insns) < 1000 {
+		t.Fatalf("only %d instructions: no long jump tried", len(f.Insns))
+	}
+	for nr := range uint32(500) {
+		for _, v := range []uint64{0, 100, 1000, 1 << 40} {
+			same(t, p, f, "amd64", AuditAMD64, nr, [6]uint64{v, v})
+		}
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`), uint32(0), uint64(1))
+	f.Fuzz(func(t *testing.T, profile []byte, nr uint32, arg uint64) {
+		var p specs.LinuxSeccomp
+		if json.Unmarshal(profile, &p) != nil {
+			return
+		}
+		flt, err := Compile(&p, "amd64")
+		if err != nil {
+			return
+		}
+		valid(t, flt)
+		same(t, &p, flt, "amd64", AuditAMD64, nr, [6]uint64{arg, arg})
+	})
+}
