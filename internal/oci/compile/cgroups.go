@@ -15,7 +15,7 @@ import (
 
 // cgroups makes the container's cgroups and sets its limits in the host lane. What joins is the child itself, through
 // descriptors opened here: writing 0 to cgroup.procs moves the writer (cgroups(7)), and so no barrier is needed.
-func (c *compiler) cgroups() error {
+func (c cgroupLane) cgroups() error {
 	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, withDefaultRules(c.spec.Linux.Resources))
 	if err != nil {
 		return err
@@ -105,7 +105,7 @@ func errnos(list []uint) []u.Errno {
 
 // cgroupWriter keeps a file open over consecutive writes to it.
 type cgroupWriter struct {
-	c    *compiler
+	c    cgroupLane
 	path string
 	fd   prog.Reg
 }
@@ -151,7 +151,7 @@ func (w *cgroupWriter) alternatives(s plan.Step) {
 }
 
 // copyFile fills an empty file from another one: a new v1 cpuset has no CPUs.
-func (c *compiler) copyFile(s plan.Step) {
+func (c cgroupLane) copyFile(s plan.Step) {
 	const most = 4096
 	done := c.Label()
 	old := c.Bytes(make([]byte, 4), "&first")
@@ -168,7 +168,7 @@ func (c *compiler) copyFile(s plan.Step) {
 }
 
 // deviceProgram loads and attaches the eBPF program that decides about devices on cgroup v2 (bpf(2)).
-func (c *compiler) deviceProgram(s plan.Step) {
+func (c cgroupLane) deviceProgram(s plan.Step) {
 	const progLoad, progAttach, typeCgroupDevice, attachDevice, allowMulti = 5, 8, 15, 6, 2
 	insns, license := c.Bytes(s.Program, ""), c.Str("Apache-2.0")
 	load := c.Pointers(append(prog.U32(typeCgroupDevice, uint32(len(s.Program)/8)), prog.U64(0, 0, 0, 0, 0, 0, 0)...), []int{8, 16},
@@ -184,7 +184,7 @@ func (c *compiler) deviceProgram(s plan.Step) {
 }
 
 // cgroupMount shows the container its own cgroups: on v2 the one hierarchy, on v1 a tmpfs with one folder a hierarchy.
-func (c *compiler) cgroupMount(m specs.Mount, o options) error {
+func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	l := c.in.Facts.Cgroup
 	if l.Mode == plan.V2 {
 		return c.mountCgroup2(m, o)
@@ -193,6 +193,7 @@ func (c *compiler) cgroupMount(m specs.Mount, o options) error {
 		return c.bindCgroups(m, o)
 	}
 	fs := c.fsopen("cgroup hierarchies on "+m.Destination, "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
 	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
@@ -201,6 +202,7 @@ func (c *compiler) cgroupMount(m specs.Mount, o options) error {
 		name := hierarchyName(h)
 		c.Call("", prog.SysMkdirat, prog.R(top), c.Str(name), prog.Imm(0o755, "0755"))
 		hfs := c.fsopen(name, "cgroup")
+		c.fsconfig(hfs, u.FSCONFIG_SET_STRING, "source", "cgroup", 0)
 		for _, n := range h.Names {
 			if k, v, named := strings.Cut(n, "="); named {
 				c.fsconfig(hfs, u.FSCONFIG_SET_FLAG, "none", "", 0)
@@ -235,7 +237,7 @@ func hierarchyName(h plan.Controller) string {
 	return strings.Join(h.Names, ",")
 }
 
-func (c *compiler) mountCgroup2(m specs.Mount, o options) error {
+func (c mounter) mountCgroup2(m specs.Mount, o options) error {
 	if c.ns.fresh&u.CLONE_NEWCGROUP == 0 {
 		return c.bindCgroups(m, o)
 	}
@@ -245,7 +247,7 @@ func (c *compiler) mountCgroup2(m specs.Mount, o options) error {
 }
 
 // bindCgroups serves containers that share a cgroup namespace: they see their own folders only, by binds.
-func (c *compiler) bindCgroups(m specs.Mount, o options) error {
+func (c mounter) bindCgroups(m specs.Mount, o options) error {
 	dirs, err := plan.Dirs(c.in.Facts.Cgroup, c.in.CgroupPath)
 	if err != nil {
 		return err

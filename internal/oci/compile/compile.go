@@ -52,17 +52,24 @@ type Input struct {
 	Facts      Facts
 }
 
+// compiler is what the phases share; each phase is a type of its own around it.
 type compiler struct {
-	prog.Builder
+	emitter
 	in    Input
 	spec  *bundle.Spec
-	root  prog.Reg   // the container's root folder
 	procs []prog.Reg // cgroup.procs files to join
 	keep  []prog.Reg // descriptors that the child needs until it parks
 	ns    namespaces
 	park  [2]prog.Reg // control and status of another process's release
 	sock  [2]prog.Reg // terminal hand-over: host's end, child's end
 }
+
+// The phases: the root file system and all below it; the process that will run in it; the cgroups it runs in.
+type (
+	mounter    struct{ *compiler }
+	process    struct{ *compiler }
+	cgroupLane struct{ *compiler }
+)
 
 const (
 	pathFlags    = u.O_PATH | u.O_CLOEXEC
@@ -88,40 +95,16 @@ func Compile(in Input) (*prog.Program, error) {
 	}
 	c.Lane(prog.Child)
 	c.enter()
-	if err := c.rootfs(); err != nil {
-		return nil, err
-	}
-	if err := c.mounts(); err != nil {
-		return nil, err
-	}
-	if err := c.devices(); err != nil {
-		return nil, err
-	}
 	c.hostNames()
-	if err := c.sysctls(); err != nil {
-		return nil, err
-	}
-	if err := c.terminal(); err != nil {
-		return nil, err
-	}
-	c.createRuntimeHooks()
-	c.pivot()
-	c.maskedPaths()
-	c.readonlyPaths()
-	if err := c.beforePark(); err != nil {
-		return nil, err
-	}
-	if err := c.finish(); err != nil {
-		return nil, err
+	m, p := mounter{c}, process{c}
+	for _, phase := range []func() error{m.rootfs, m.mounts, m.devices, m.sysctls, m.terminal, c.createRuntimeHooks, c.pivot,
+		m.maskedPaths, m.readonlyPaths, p.beforePark, p.finish} {
+		if err := phase(); err != nil {
+			return nil, err
+		}
 	}
 	c.poststartHooks()
 	return c.Program(), nil
-}
-
-// openIn emits openat2(2) of a path under a handle, never leaving it.
-func (c *compiler) openIn(note string, dir prog.Reg, path string, flags int64, text string) (prog.Reg, prog.At) {
-	how := c.Bytes(prog.U64(uint64(flags), 0, inRoot), "{"+text+", "+inRootText+"}")
-	return c.CallR(note, prog.SysOpenat2, prog.R(dir), c.Str(rel(path)), how, prog.Imm(24))
 }
 
 // rel makes a path usable below a handle.
@@ -131,25 +114,6 @@ func rel(p string) string {
 		return "."
 	}
 	return p
-}
-
-// writeFile emits open, write, close of a path below a handle (or an absolute path when dir is 0).
-func (c *compiler) writeFile(note string, dir prog.Reg, path, value string, tolerate ...u.Errno) {
-	done := c.Label()
-	base, p := prog.Imm(u.AT_FDCWD), path
-	if dir != 0 {
-		base, p = prog.R(dir), rel(path)
-	}
-	fd, at := c.CallR(note, prog.SysOpenat, base, c.Str(p), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
-	if len(tolerate) > 0 {
-		at.Else(done, tolerate...)
-	}
-	w := c.Call(note, prog.SysWrite, prog.R(fd), c.Bytes([]byte(value), strconv.Quote(value)), prog.Imm(int64(len(value))))
-	if len(tolerate) > 0 {
-		w.Tolerate(tolerate...)
-	}
-	c.Call("", prog.SysClose, prog.R(fd))
-	c.Bind(done)
 }
 
 func field(name string, i int, rest string) string {
@@ -166,7 +130,7 @@ func unsupported(field string) error {
 
 // hostLane is what happens before the clone, and the clone.
 func (c *compiler) hostLane() error {
-	if err := c.cgroups(); err != nil {
+	if err := (cgroupLane{c}).cgroups(); err != nil {
 		return err
 	}
 	c.openNamespaces()
@@ -212,13 +176,14 @@ func (c *compiler) hooks(kind string, list []specs.Hook) {
 	}
 }
 
-func (c *compiler) createRuntimeHooks() {
+func (c *compiler) createRuntimeHooks() error {
 	if h := c.spec.Hooks; h != nil {
 		c.Lane(prog.Host)
 		c.hooks("prestart", h.Prestart) //nolint:staticcheck // deprecated by the spec, still required of runtimes
 		c.hooks("createRuntime", h.CreateRuntime)
 		c.Lane(prog.Child)
 	}
+	return nil
 }
 
 func (c *compiler) poststartHooks() {

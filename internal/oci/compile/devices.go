@@ -24,7 +24,7 @@ func defaultDevices() []specs.LinuxDevice {
 }
 
 // devices makes the device nodes and the usual symbolic links, all by handles.
-func (c *compiler) devices() error {
+func (c mounter) devices() error {
 	if c.devIsBound() {
 		return nil // somebody else's /dev: nothing is written into it
 	}
@@ -65,7 +65,7 @@ func (c *compiler) devices() error {
 	return nil
 }
 
-func (c *compiler) devIsBound() bool {
+func (c mounter) devIsBound() bool {
 	for _, m := range c.spec.Mounts {
 		if path.Clean(m.Destination) == "/dev" {
 			for _, o := range m.Options {
@@ -79,7 +79,7 @@ func (c *compiler) devIsBound() bool {
 	return false
 }
 
-func (c *compiler) device(name string, dir prog.Reg, d specs.LinuxDevice) error {
+func (c mounter) device(name string, dir prog.Reg, d specs.LinuxDevice) error {
 	var kind int64
 	switch d.Type {
 	case "c", "u":
@@ -124,7 +124,7 @@ func (c *compiler) device(name string, dir prog.Reg, d specs.LinuxDevice) error 
 func devNumber(major, minor int64) int64 { return minor&0xff | major<<8 | (minor&^0xff)<<12 }
 
 // expectNull fails the program unless fd is the character device 1:3. struct stat differs between architectures.
-func (c *compiler) expectNull(fd prog.Reg) {
+func (c mounter) expectNull(fd prog.Reg) {
 	modeAt, rdevAt := int64(24), int64(40)
 	if c.in.Facts.Arch == "arm64" {
 		modeAt, rdevAt = 16, 32
@@ -138,7 +138,7 @@ func (c *compiler) expectNull(fd prog.Reg) {
 }
 
 // terminal makes a pseudo-terminal in the container's own devpts, gives the slave to the process and the master to the host.
-func (c *compiler) terminal() error {
+func (c mounter) terminal() error {
 	if !c.spec.Process.Terminal {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (c *compiler) terminal() error {
 }
 
 // openTerminal opens a pair below a handle, makes the slave 0, 1, 2 and the controlling terminal, and hands the master over.
-func (c *compiler) openTerminal(root prog.Reg, ptmx string) prog.Reg {
+func (c mounter) openTerminal(root prog.Reg, ptmx string) prog.Reg {
 	p := c.spec.Process
 	master, _ := c.openIn("", root, ptmx, u.O_RDWR|u.O_NOCTTY|u.O_CLOEXEC, "O_RDWR|O_NOCTTY|O_CLOEXEC")
 	c.Call("unlock", prog.SysIoctl, prog.R(master), prog.Imm(u.TIOCSPTLCK, "TIOCSPTLCK"), c.Bytes(make([]byte, 4), "&0"))
@@ -174,7 +174,7 @@ func (c *compiler) openTerminal(root prog.Reg, ptmx string) prog.Reg {
 }
 
 // sendMaster passes a descriptor to the host lane by SCM_RIGHTS (cmsg(3): length 20 of 24 bytes, level, type, descriptor).
-func (c *compiler) sendMaster(master prog.Reg) {
+func (c mounter) sendMaster(master prog.Reg) {
 	cmsg := c.Bytes(append(prog.U64(20), append(prog.U32(u.SOL_SOCKET, u.SCM_RIGHTS), prog.U64(0)...)...), "&cmsg")
 	c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(master), cmsg, prog.Imm(16)}})
 	iov := c.Pointers(prog.U64(0, 1), []int{0}, []prog.Arg{c.Bytes([]byte{1}, "")}, "&iov")
@@ -199,7 +199,7 @@ func (c *compiler) hostNames() {
 }
 
 // sysctls are written through a procfs of our own that nothing in the container can have replaced.
-func (c *compiler) sysctls() error {
+func (c mounter) sysctls() error {
 	if len(c.spec.Linux.Sysctl) == 0 {
 		return nil
 	}
@@ -219,7 +219,7 @@ func (c *compiler) sysctls() error {
 }
 
 // sysctlPath accepts only what a namespace of the container owns.
-func (c *compiler) sysctlPath(name, key string) (string, error) {
+func (c mounter) sysctlPath(name, key string) (string, error) {
 	p := key
 	if !strings.Contains(p, "/") {
 		p = strings.ReplaceAll(p, ".", "/")

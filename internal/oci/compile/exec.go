@@ -50,19 +50,20 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if in.Process.Terminal {
 		c.Why("process.terminal")
 		root, _ := c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/"), prog.Imm(pathFlags, pathText))
-		c.openTerminal(root, "/dev/pts/ptmx")
+		(mounter{c}).openTerminal(root, "/dev/pts/ptmx")
 	}
-	if err := c.rlimits(); err != nil {
+	run := process{c}
+	if err := run.rlimits(); err != nil {
 		return nil, err
 	}
-	c.scheduling()
+	run.scheduling()
 	if in.Process.SelinuxLabel != "" || in.Process.ApparmorProfile != "" {
-		return nil, c.label()
+		return nil, run.label()
 	}
-	c.lookup()
+	run.lookup()
 	c.Why("")
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + in.Facts.Preserve))}, Note: "nothing of the host's stays open"})
-	if err := c.finish(); err != nil {
+	if err := run.finish(); err != nil {
 		return nil, err
 	}
 	return c.Program(), nil

@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,7 +12,7 @@ import (
 )
 
 // rootfs makes the container's root a mount of its own and leaves a handle to it in c.root.
-func (c *compiler) rootfs() error {
+func (c mounter) rootfs() error {
 	c.Why("linux.rootfsPropagation")
 	prop, text := int64(u.MS_REC|u.MS_SLAVE), "MS_REC|MS_SLAVE"
 	switch c.spec.Linux.RootfsPropagation {
@@ -42,7 +41,7 @@ func (c *compiler) rootfs() error {
 }
 
 // overlay mounts the layers and, over them, the writable layer (overlayfs, Documentation/filesystems/overlayfs.rst).
-func (c *compiler) overlay() error {
+func (c mounter) overlay() error {
 	r := c.in.Rootfs
 	c.Why("rootfs.json")
 	if !c.in.Facts.atLeast(6, 15) { // detached layers in overlayfs; before that each needs a place
@@ -74,7 +73,7 @@ func (c *compiler) overlay() error {
 	return nil
 }
 
-func (c *compiler) layer(i int, kind, source string, devices []string, loop bool) (prog.Reg, error) {
+func (c mounter) layer(i int, kind, source string, devices []string, loop bool) (prog.Reg, error) {
 	note := "layer " + strconv.Itoa(i)
 	switch kind {
 	case "dir":
@@ -95,7 +94,7 @@ func (c *compiler) layer(i int, kind, source string, devices []string, loop bool
 }
 
 // overlayByPath serves kernels before 6.15: the layers are attached below a tmpfs of our own on the scratch folder.
-func (c *compiler) overlayByPath() error {
+func (c mounter) overlayByPath() error {
 	r := c.in.Rootfs
 	if len(r.Lower) == 0 {
 		return invalid("rootfs.json: lower", "at least one layer is needed before Linux 6.15")
@@ -138,7 +137,7 @@ func (c *compiler) overlayByPath() error {
 }
 
 // mounts emits config.json's mounts in their order.
-func (c *compiler) mounts() error {
+func (c mounter) mounts() error {
 	for i, m := range c.spec.Mounts {
 		name := field("mounts", i, "")
 		c.Why(name)
@@ -162,7 +161,7 @@ func (c *compiler) mounts() error {
 	return nil
 }
 
-func (c *compiler) mount(name string, m specs.Mount, o options) error {
+func (c mounter) mount(name string, m specs.Mount, o options) error {
 	switch {
 	case o.bind || m.Type == "bind":
 		return c.bindMount(name, m, o)
@@ -190,7 +189,7 @@ func (c *compiler) mount(name string, m specs.Mount, o options) error {
 	return nil
 }
 
-func (c *compiler) bindMount(name string, m specs.Mount, o options) error {
+func (c mounter) bindMount(name string, m specs.Mount, o options) error {
 	src := m.Source
 	if src == "" {
 		return invalid(name+".source", "is empty")
@@ -216,137 +215,25 @@ func (c *compiler) bindMount(name string, m specs.Mount, o options) error {
 	return nil
 }
 
-// attach moves a detached mount onto a path of the container, making the path where it is missing.
-func (c *compiler) attach(dest string, fd prog.Reg, dir bool) {
-	target := c.ensure(dest, dir)
-	c.move(fd, target)
-}
-
-// ensure returns a handle to a path of the container, which is made where it is missing: every parent by handle, so that a
-// symbolic link in the image leads nowhere but inside the root.
-func (c *compiler) ensure(dest string, dir bool) prog.Reg {
-	dest = path.Clean("/" + dest)
-	out, at := c.openIn("", c.root, dest, pathFlags, pathText)
-	if dest == "/" {
-		return out
-	}
-	done, missing := c.Label(), c.Label()
-	at.Else(missing, u.ENOENT)
-	c.Jump(done)
-	c.Bind(missing)
-	parent := c.root
-	parts := strings.Split(dest[1:], "/")
-	for i, p := range parts {
-		here := "/" + strings.Join(parts[:i+1], "/")
-		if i == len(parts)-1 {
-			c.create(parent, p, dir)
-			_, last := c.openIn("", c.root, here, pathFlags, pathText)
-			last.To(out)
-			break
-		}
-		c.Call("", prog.SysMkdirat, prog.R(parent), c.Str(p), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
-		parent, _ = c.openIn("", c.root, here, pathFlags, pathText)
-	}
-	c.Bind(done)
-	return out
-}
-
-func (c *compiler) create(parent prog.Reg, name string, dir bool) {
-	if dir {
-		c.Call("make the mount point", prog.SysMkdirat, prog.R(parent), c.Str(name), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
-		return
-	}
-	c.Call("make the mount point", prog.SysMknodat, prog.R(parent), c.Str(name), prog.Imm(u.S_IFREG|0o644, "S_IFREG|0644"), prog.Imm(0)).Tolerate(u.EEXIST)
-}
-
-func (c *compiler) move(fd, target prog.Reg) {
-	c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(target), c.Str(""),
-		prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH"))
-}
-
-// attachAt attaches to a path of the host, as this mount namespace still sees it; only paths of ours come here.
-func (c *compiler) attachAt(fd prog.Reg, p string) {
-	c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
-}
-
-// openTree clones a mount: of an absolute path, or with p empty of a handle.
-func (c *compiler) openTree(note string, dir prog.Reg, p string, recursive bool) (prog.Reg, prog.At) {
-	base := prog.Imm(u.AT_FDCWD)
-	if dir != 0 {
-		base = prog.R(dir)
-	}
-	flags, text := int64(u.OPEN_TREE_CLONE|u.OPEN_TREE_CLOEXEC), "CLONE|CLOEXEC"
-	if recursive {
-		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
-	}
-	if p == "" {
-		flags, text = flags|u.AT_EMPTY_PATH, text+"|EMPTY_PATH"
-	}
-	return c.CallR(note, prog.SysOpenTree, base, c.Str(p), prog.Imm(flags, text))
-}
-
-func (c *compiler) setAttr(fd prog.Reg, recursive bool, set, clear, propagation uint64) {
-	flags, text := int64(u.AT_EMPTY_PATH), "EMPTY_PATH"
-	if recursive {
-		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
-	}
-	var parts []string
-	if set != 0 {
-		parts = append(parts, "set "+attrText(set))
-	}
-	if clear != 0 {
-		if clear&u.MOUNT_ATTR__ATIME == u.MOUNT_ATTR__ATIME {
-			parts = append(parts, "clear ATIME|"+attrText(clear&^u.MOUNT_ATTR__ATIME))
-		} else {
-			parts = append(parts, "clear "+attrText(clear))
-		}
-	}
-	if propagation != 0 {
-		parts = append(parts, propagationText(propagation))
-	}
-	attr := c.Bytes(prog.U64(set, clear, propagation, 0), "{"+strings.Join(parts, ", ")+"}")
-	c.Call("", prog.SysMountSetattr, prog.R(fd), c.Str(""), prog.Imm(flags, text), attr, prog.Imm(32))
-}
-
-func (c *compiler) fsopen(note, kind string) prog.Reg {
-	r, _ := c.CallR(note, prog.SysFsopen, c.Str(kind), prog.Imm(u.FSOPEN_CLOEXEC, "CLOEXEC"))
-	return r
-}
-
-func (c *compiler) fsconfig(fs prog.Reg, cmd int64, key, value string, fd prog.Reg) {
-	switch cmd {
-	case u.FSCONFIG_SET_FLAG:
-		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FLAG"), c.Str(key), prog.Imm(0), prog.Imm(0))
-	case u.FSCONFIG_SET_FD:
-		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FD"), c.Str(key), prog.Imm(0), prog.R(fd))
-	default:
-		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_STRING"), c.Str(key), c.Str(value), prog.Imm(0))
-	}
-}
-
-func (c *compiler) fsmount(note string, fs prog.Reg, attr uint64) prog.Reg {
-	c.Call(note, prog.SysFsconfig, prog.R(fs), prog.Imm(u.FSCONFIG_CMD_CREATE, "CMD_CREATE"), prog.Imm(0), prog.Imm(0), prog.Imm(0))
-	r, _ := c.CallR("", prog.SysFsmount, prog.R(fs), prog.Imm(u.FSMOUNT_CLOEXEC, "CLOEXEC"), prog.Imm(int64(attr), attrText(attr)))
-	return r
-}
-
 // pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.
-func (c *compiler) pivot() {
+func (c *compiler) pivot() error {
 	c.Why("root")
 	c.Call("", prog.SysFchdir, prog.R(c.root))
 	c.Call("the old root is now mounted over the new one", prog.SysPivotRoot, c.Str("."), c.Str("."))
 	c.Call("take it off", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
 	c.Call("", prog.SysChdir, c.Str("/"))
+	return nil
 }
 
 // maskedPaths hides files behind /dev/null and folders behind one empty read-only tmpfs.
-func (c *compiler) maskedPaths() {
+func (c mounter) maskedPaths() error {
 	if len(c.spec.Linux.MaskedPaths) == 0 {
-		return
+		return nil
 	}
 	c.Why("linux.maskedPaths")
 	null := c.verifiedNull()
 	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
 	empty := c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
@@ -364,16 +251,17 @@ func (c *compiler) maskedPaths() {
 		c.move(dir, target)
 		c.Bind(next)
 	}
+	return nil
 }
 
 // verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
-func (c *compiler) verifiedNull() prog.Reg {
+func (c mounter) verifiedNull() prog.Reg {
 	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
 	c.expectNull(null)
 	return null
 }
 
-func (c *compiler) readonlyPaths() {
+func (c mounter) readonlyPaths() error {
 	for i, p := range c.spec.Linux.ReadonlyPaths {
 		c.Why(field("linux.readonlyPaths", i, ""))
 		next := c.Label()
@@ -388,4 +276,5 @@ func (c *compiler) readonlyPaths() {
 		c.Why("root.readonly")
 		c.setAttr(c.root, false, u.MOUNT_ATTR_RDONLY, 0, 0)
 	}
+	return nil
 }

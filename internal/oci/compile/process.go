@@ -25,7 +25,7 @@ func (c *compiler) oomScore() {
 }
 
 // beforePark is what can fail early and needs root: limits, the working folder, whether there is something to execute.
-func (c *compiler) beforePark() error {
+func (c process) beforePark() error {
 	p := c.spec.Process
 	if err := c.rlimits(); err != nil {
 		return err
@@ -51,14 +51,14 @@ func (c *compiler) beforePark() error {
 	return nil
 }
 
-func (c *compiler) label() error {
+func (c process) label() error {
 	if c.spec.Process.SelinuxLabel != "" {
 		return unsupported("process.selinuxLabel")
 	}
 	return unsupported("process.apparmorProfile")
 }
 
-func (c *compiler) rlimits() error {
+func (c process) rlimits() error {
 	for i, l := range c.spec.Process.Rlimits {
 		name := field("process.rlimits", i, "")
 		c.Why(name)
@@ -81,7 +81,7 @@ func rlimitNames() []string {
 		"RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"}
 }
 
-func (c *compiler) scheduling() {
+func (c process) scheduling() {
 	p := c.spec.Process
 	if io := p.IOPriority; io != nil {
 		class := map[specs.IOPriorityClass]int64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
@@ -99,7 +99,7 @@ func (c *compiler) scheduling() {
 }
 
 // candidates are the files execve is tried on, in order (execvp(3)).
-func (c *compiler) candidates() []string {
+func (c process) candidates() []string {
 	p := c.spec.Process
 	name := p.Args[0]
 	if strings.Contains(name, "/") {
@@ -124,7 +124,7 @@ func (c *compiler) candidates() []string {
 }
 
 // lookup fails before the container is "created" when there is nothing to execute.
-func (c *compiler) lookup() {
+func (c process) lookup() {
 	c.Why("process.args[0]")
 	found := c.Label()
 	for _, p := range c.candidates() {
@@ -141,7 +141,7 @@ func (c *compiler) lookup() {
 func ExecNote(arg string) string { return "exec: " + strconv.Quote(arg) }
 
 // finish turns the child into the container's process: identity, rights, filter, program.
-func (c *compiler) finish() error {
+func (c process) finish() error {
 	p := c.spec.Process
 	umask := int64(0o22)
 	if p.User.Umask != nil {
@@ -149,11 +149,9 @@ func (c *compiler) finish() error {
 	}
 	c.Why("process.user.umask")
 	c.Call("", prog.SysUmask, prog.Imm(umask, "0"+strconv.FormatInt(umask, 8)))
-	late := c.Label()
 	if p.Cwd != "" {
 		c.Why("process.cwd")
-		c.Call("", prog.SysChdir, c.Str(p.Cwd)).Else(late, u.EACCES)
-		c.Bind(late)
+		c.Call("", prog.SysChdir, c.Str(p.Cwd)).Tolerate(u.EACCES)
 	}
 	caps, err := c.capabilities()
 	if err != nil {
@@ -179,7 +177,7 @@ func (c *compiler) finish() error {
 }
 
 // identity sets groups and users; capabilities survive it until restrict sets them.
-func (c *compiler) identity(keep bool) {
+func (c process) identity(keep bool) {
 	p := c.spec.Process
 	c.Why("process.user")
 	if keep {
@@ -202,7 +200,7 @@ func (c *compiler) identity(keep bool) {
 type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
 // capabilities drops the bounding set and returns the other four, or nil where the config leaves them alone.
-func (c *compiler) capabilities() (*capSets, error) {
+func (c process) capabilities() (*capSets, error) {
 	cc := c.spec.Process.Capabilities
 	if cc == nil {
 		return nil, nil
@@ -235,7 +233,7 @@ func (c *compiler) capabilities() (*capSets, error) {
 
 // restrict sets the capabilities and loads the filter: after the last call that it might forbid, which without
 // no_new_privs is the capset that gives CAP_SYS_ADMIN up (seccomp(2), EACCES).
-func (c *compiler) restrict(s *capSets) error {
+func (c process) restrict(s *capSets) error {
 	insns, flags, err := c.filter()
 	if err != nil {
 		return err
@@ -261,7 +259,7 @@ func (c *compiler) restrict(s *capSets) error {
 	return nil
 }
 
-func (c *compiler) capset(s *capSets, note string) {
+func (c process) capset(s *capSets, note string) {
 	c.Why("process.capabilities")
 	head := c.Bytes(prog.U32(u.CAP_VERSION_3, 0), "&v3")
 	lo := func(v uint64) uint32 { return uint32(v) }
@@ -271,7 +269,7 @@ func (c *compiler) capset(s *capSets, note string) {
 	c.Call(note, prog.SysCapset, head, data)
 }
 
-func (c *compiler) ambient(s *capSets) {
+func (c process) ambient(s *capSets) {
 	c.Why("process.capabilities.ambient")
 	for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
 		if s.ambient&(1<<nr) != 0 {
@@ -280,7 +278,7 @@ func (c *compiler) ambient(s *capSets) {
 	}
 }
 
-func (c *compiler) filter() (insns []byte, flags uint32, err error) {
+func (c process) filter() (insns []byte, flags uint32, err error) {
 	s := c.spec.Linux.Seccomp
 	if s == nil {
 		return nil, 0, nil
@@ -295,7 +293,7 @@ func (c *compiler) filter() (insns []byte, flags uint32, err error) {
 	return f.Bytes(), f.Flags, nil
 }
 
-func (c *compiler) loadFilter(insns []byte, flags uint32) {
+func (c process) loadFilter(insns []byte, flags uint32) {
 	c.Why("linux.seccomp")
 	n := len(insns) / 8
 	text := strconv.Itoa(n) + " instructions"
@@ -305,7 +303,7 @@ func (c *compiler) loadFilter(insns []byte, flags uint32) {
 
 // execute tries the candidates in order. When none could be executed it tries once more, and the first answer other than
 // "not there" is the one reported (execvp(3) prefers EACCES to ENOENT).
-func (c *compiler) execute() {
+func (c process) execute() {
 	p := c.spec.Process
 	c.Why("process.args")
 	argv := c.Strings(p.Args, prog.List(p.Args))

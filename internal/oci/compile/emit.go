@@ -1,0 +1,155 @@
+package compile
+
+import (
+	"path"
+	"strconv"
+	"strings"
+
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// emitter knows the idioms: sequences of calls that belong together.
+type emitter struct {
+	prog.Builder
+	root prog.Reg // the container's root folder
+}
+
+// openIn emits openat2(2) of a path under a handle, never leaving it.
+func (e *emitter) openIn(note string, dir prog.Reg, path string, flags int64, text string) (prog.Reg, prog.At) {
+	how := e.Bytes(prog.U64(uint64(flags), 0, inRoot), "{"+text+", "+inRootText+"}")
+	return e.CallR(note, prog.SysOpenat2, prog.R(dir), e.Str(rel(path)), how, prog.Imm(24))
+}
+
+// writeFile emits open, write, close of a path below a handle (or an absolute path when dir is 0).
+func (e *emitter) writeFile(note string, dir prog.Reg, path, value string, tolerate ...u.Errno) {
+	done := e.Label()
+	base, p := prog.Imm(u.AT_FDCWD), path
+	if dir != 0 {
+		base, p = prog.R(dir), rel(path)
+	}
+	fd, at := e.CallR(note, prog.SysOpenat, base, e.Str(p), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+	if len(tolerate) > 0 {
+		at.Else(done, tolerate...)
+	}
+	w := e.Call(note, prog.SysWrite, prog.R(fd), e.Bytes([]byte(value), strconv.Quote(value)), prog.Imm(int64(len(value))))
+	if len(tolerate) > 0 {
+		w.Tolerate(tolerate...)
+	}
+	e.Call("", prog.SysClose, prog.R(fd))
+	e.Bind(done)
+}
+
+func (e *emitter) create(parent prog.Reg, name string, dir bool) {
+	if dir {
+		e.Call("make the mount point", prog.SysMkdirat, prog.R(parent), e.Str(name), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
+		return
+	}
+	e.Call("make the mount point", prog.SysMknodat, prog.R(parent), e.Str(name), prog.Imm(u.S_IFREG|0o644, "S_IFREG|0644"), prog.Imm(0)).Tolerate(u.EEXIST)
+}
+
+// ensure returns a handle to a path of the container, which is made where it is missing: every parent by handle, so that a
+// symbolic link in the image leads nowhere but inside the root.
+func (e *emitter) ensure(dest string, dir bool) prog.Reg {
+	dest = path.Clean("/" + dest)
+	out, at := e.openIn("", e.root, dest, pathFlags, pathText)
+	if dest == "/" {
+		return out
+	}
+	done, missing := e.Label(), e.Label()
+	at.Else(missing, u.ENOENT)
+	e.Jump(done)
+	e.Bind(missing)
+	parent := e.root
+	parts := strings.Split(dest[1:], "/")
+	for i, p := range parts {
+		here := "/" + strings.Join(parts[:i+1], "/")
+		if i == len(parts)-1 {
+			e.create(parent, p, dir)
+			_, last := e.openIn("", e.root, here, pathFlags, pathText)
+			last.To(out)
+			break
+		}
+		e.Call("", prog.SysMkdirat, prog.R(parent), e.Str(p), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
+		parent, _ = e.openIn("", e.root, here, pathFlags, pathText)
+	}
+	e.Bind(done)
+	return out
+}
+
+// attach moves a detached mount onto a path of the container, making the path where it is missing.
+func (e *emitter) attach(dest string, fd prog.Reg, dir bool) {
+	target := e.ensure(dest, dir)
+	e.move(fd, target)
+}
+
+func (e *emitter) move(fd, target prog.Reg) {
+	e.Call("", prog.SysMoveMount, prog.R(fd), e.Str(""), prog.R(target), e.Str(""),
+		prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH"))
+}
+
+// attachAt attaches to a path of the host, as this mount namespace still sees it; only paths of ours come here.
+func (e *emitter) attachAt(fd prog.Reg, p string) {
+	e.Call("", prog.SysMoveMount, prog.R(fd), e.Str(""), prog.Imm(u.AT_FDCWD), e.Str(p), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+}
+
+// openTree clones a mount: of an absolute path, or with p empty of a handle.
+func (e *emitter) openTree(note string, dir prog.Reg, p string, recursive bool) (prog.Reg, prog.At) {
+	base := prog.Imm(u.AT_FDCWD)
+	if dir != 0 {
+		base = prog.R(dir)
+	}
+	flags, text := int64(u.OPEN_TREE_CLONE|u.OPEN_TREE_CLOEXEC), "CLONE|CLOEXEC"
+	if recursive {
+		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
+	}
+	if p == "" {
+		flags, text = flags|u.AT_EMPTY_PATH, text+"|EMPTY_PATH"
+	}
+	return e.CallR(note, prog.SysOpenTree, base, e.Str(p), prog.Imm(flags, text))
+}
+
+func (e *emitter) setAttr(fd prog.Reg, recursive bool, set, clear, propagation uint64) {
+	flags, text := int64(u.AT_EMPTY_PATH), "EMPTY_PATH"
+	if recursive {
+		flags, text = flags|u.AT_RECURSIVE, text+"|RECURSIVE"
+	}
+	var parts []string
+	if set != 0 {
+		parts = append(parts, "set "+attrText(set))
+	}
+	if clear != 0 {
+		if clear&u.MOUNT_ATTR__ATIME == u.MOUNT_ATTR__ATIME {
+			parts = append(parts, "clear ATIME|"+attrText(clear&^u.MOUNT_ATTR__ATIME))
+		} else {
+			parts = append(parts, "clear "+attrText(clear))
+		}
+	}
+	if propagation != 0 {
+		parts = append(parts, propagationText(propagation))
+	}
+	attr := e.Bytes(prog.U64(set, clear, propagation, 0), "{"+strings.Join(parts, ", ")+"}")
+	e.Call("", prog.SysMountSetattr, prog.R(fd), e.Str(""), prog.Imm(flags, text), attr, prog.Imm(32))
+}
+
+func (e *emitter) fsopen(note, kind string) prog.Reg {
+	r, _ := e.CallR(note, prog.SysFsopen, e.Str(kind), prog.Imm(u.FSOPEN_CLOEXEC, "CLOEXEC"))
+	return r
+}
+
+func (e *emitter) fsconfig(fs prog.Reg, cmd int64, key, value string, fd prog.Reg) {
+	switch cmd {
+	case u.FSCONFIG_SET_FLAG:
+		e.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FLAG"), e.Str(key), prog.Imm(0), prog.Imm(0))
+	case u.FSCONFIG_SET_FD:
+		e.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_FD"), e.Str(key), prog.Imm(0), prog.R(fd))
+	default:
+		e.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(cmd, "SET_STRING"), e.Str(key), e.Str(value), prog.Imm(0))
+	}
+}
+
+func (e *emitter) fsmount(note string, fs prog.Reg, attr uint64) prog.Reg {
+	e.Call(note, prog.SysFsconfig, prog.R(fs), prog.Imm(u.FSCONFIG_CMD_CREATE, "CMD_CREATE"), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	r, _ := e.CallR("", prog.SysFsmount, prog.R(fs), prog.Imm(u.FSMOUNT_CLOEXEC, "CLOEXEC"), prog.Imm(int64(attr), attrText(attr)))
+	return r
+}
