@@ -49,6 +49,12 @@ func subNumber(name string) (mux string, sub uint64) {
 		return "socketcall", 19
 	case "sendmmsg":
 		return "socketcall", 20
+	}
+	return ipcNumber(name)
+}
+
+func ipcNumber(name string) (mux string, sub uint64) {
+	switch name {
 	case "semop":
 		return "ipc", 1
 	case "semget":
