@@ -24,6 +24,7 @@ type builder struct {
 	entries int
 	foreign int
 	meta    int64
+	seen    func(h *header, off int64) // for tests; nil otherwise
 }
 
 func (b *builder) count(meta int) error {
@@ -42,6 +43,9 @@ func (b *builder) count(meta int) error {
 func (b *builder) add(h *header, off int64) (size int64, err error) {
 	if err := b.count(len(h.name) + len(h.link)); err != nil {
 		return 0, err
+	}
+	if b.seen != nil {
+		b.seen(h, off)
 	}
 	name, err := tree.Clean(h.name)
 	if err != nil {
