@@ -1,0 +1,263 @@
+package tree
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"path"
+	"sort"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+)
+
+// The merge is checked against a model that knows nothing of trees: a map from path to what is there.
+
+type model map[string]string
+
+func (m model) remove(p string) {
+	for q := range m {
+		if q == p || strings.HasPrefix(q, p+"/") {
+			delete(m, q)
+		}
+	}
+}
+
+func (m model) below(p string) {
+	for q := range m {
+		if p == "" || strings.HasPrefix(q, p+"/") {
+			delete(m, q)
+		}
+	}
+}
+
+// op is one statement of a layer.
+type op struct {
+	kind byte // f file, d directory, w whiteout, o opaque
+	path string
+	uid  uint32
+}
+
+// layerOf builds a layer; parents are implicit. It returns nil when a path leads through a file of the same layer.
+func layerOf(ops []op) *Inode {
+	root := NewDir()
+	for _, o := range ops {
+		dir, base, err := Parent(root, o.path, func() error { return nil })
+		if err != nil {
+			return nil
+		}
+		switch o.kind {
+		case 'f':
+			dir.Dir.Kids[base] = &Inode{Mode: unix.S_IFREG | 0o644, UID: o.uid}
+		case 'd':
+			d := NewDir()
+			d.UID, d.Dir.Implicit = o.uid, false
+			if old := dir.Dir.Kids[base]; old != nil && old.IsDir() {
+				d.Dir.Kids, d.Dir.Whiteouts, d.Dir.Opaque = old.Dir.Kids, old.Dir.Whiteouts, old.Dir.Opaque
+			}
+			dir.Dir.Kids[base] = d
+		case 'w':
+			dir.Dir.Hide(base)
+		case 'o':
+			dir.Dir.Opaque = true
+		}
+	}
+	Settle(root)
+	return root
+}
+
+// apply does the same to the model: first all that hides, then all that is there.
+func (m model) apply(l *Inode) {
+	if l.Dir.Opaque {
+		m.below("")
+	}
+	for _, h := range l.Dir.Hidden() {
+		m.remove(h)
+	}
+	_ = Walk(l, func(p string, _, i *Inode) error {
+		if !i.IsDir() {
+			m.remove(p)
+			m[p] = fmt.Sprint("f", i.UID)
+			return nil
+		}
+		if old := m[p]; old == "" || old[0] != 'd' || !i.Dir.Implicit {
+			if old != "" && old[0] != 'd' {
+				m.remove(p)
+			}
+			m[p] = fmt.Sprint("d", i.UID)
+		}
+		if i.Dir.Opaque {
+			m.below(p)
+		}
+		for _, h := range i.Dir.Hidden() {
+			m.remove(path.Join(p, h))
+		}
+		return nil
+	})
+}
+
+func (m model) String() string {
+	var s []string
+	for p, v := range m {
+		s = append(s, p+" "+v)
+	}
+	sort.Strings(s)
+	return strings.Join(s, "\n")
+}
+
+func modelOf(root *Inode) model {
+	m := model{}
+	_ = Walk(root, func(p string, _, i *Inode) error {
+		k := "f"
+		if i.IsDir() {
+			k = "d"
+			if i.Dir.Opaque || len(i.Dir.Whiteouts) > 0 {
+				k = "whiteouts left"
+			}
+		}
+		m[p] = fmt.Sprint(k, i.UID)
+		return nil
+	})
+	return m
+}
+
+// opsFrom turns bytes into layers of statements over few names, so that they meet often.
+func opsFrom(b []byte) (layers [][]op) {
+	names := []string{"a", "b", "c"}
+	layers = [][]op{nil}
+	for n := 0; n+3 < len(b) && len(layers) < 8; n += 4 {
+		if b[n]%16 == 0 {
+			layers = append(layers, nil)
+		}
+		p := names[b[n+1]%3]
+		for d := b[n+1] / 3 % 4; d > 0; d-- {
+			p += "/" + names[(b[n+2]>>d)%3]
+		}
+		o := op{kind: "fdwo"[b[n+3]%4], path: p, uid: uint32(n)}
+		if o.kind == 'o' {
+			o.path += "/.wh..wh..opq"
+		}
+		layers[len(layers)-1] = append(layers[len(layers)-1], o)
+	}
+	return layers
+}
+
+func checkMerge(t *testing.T, b []byte) {
+	t.Helper()
+	want := model{}
+	var trees []*Inode
+	for _, ops := range opsFrom(b) {
+		l := layerOf(ops)
+		if l == nil {
+			continue
+		}
+		var enc bytes.Buffer
+		if err := Encode(&enc, l); err != nil {
+			t.Fatal(err)
+		}
+		back, err := Decode(enc.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.apply(l)
+		trees = append(trees, back)
+	}
+	root, err := Stack(trees)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := modelOf(root).String(); got != want.String() {
+		t.Fatalf("merged:\n%s\nthe model says:\n%s", got, want)
+	}
+}
+
+func TestMergeRandom(t *testing.T) {
+	r := rand.New(rand.NewSource(1))
+	for range 3000 {
+		b := make([]byte, r.Intn(200))
+		r.Read(b)
+		checkMerge(t, b)
+	}
+}
+
+func FuzzMerge(f *testing.F) {
+	f.Add([]byte("0123456789abcdef"))
+	f.Fuzz(checkMerge)
+}
+
+func FuzzDecode(f *testing.F) {
+	var b bytes.Buffer
+	Encode(&b, layerOf(opsFrom([]byte("1f3d5g7h9j0k1l2z3x4c5v6b7n8m"))[0]))
+	f.Add(b.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if root, err := Decode(b); err == nil {
+			var again bytes.Buffer
+			if err := Encode(&again, root); err != nil {
+				t.Fatal(err)
+			}
+		} else if !errdef.Is(err, errdef.DataLoss) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestForeignLinks(t *testing.T) {
+	lower := layerOf([]op{{'f', "dir/f", 5}, {'d', "d", 6}})
+	link := func(to string) *Inode {
+		root := NewDir()
+		root.Dir.Kids["h"] = &Inode{Link: to}
+		root.Dir.Hide("dir")
+		return root
+	}
+	root, err := Stack([]*Inode{lower, link("dir/f")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := root.Dir.Kids["h"]; h.UID != 5 || h.Dev != 0 || root.Dir.Kids["dir"] != nil {
+		t.Errorf("%+v", h)
+	}
+	for _, to := range []string{"etc/shadow", "d", ""} {
+		if _, err := Stack([]*Inode{layerOf([]op{{'d', "d", 6}}), link(to)}); !errdef.Is(err, errdef.InvalidArgument) {
+			t.Errorf("link to %q: %v", to, err)
+		}
+	}
+	two := link("x")
+	two.Dir.Kids["x"] = &Inode{Link: "h"}
+	if _, err := Stack([]*Inode{two}); err == nil {
+		t.Error("links to each other are accepted")
+	}
+}
+
+func TestDamage(t *testing.T) {
+	var b bytes.Buffer
+	if err := Encode(&b, layerOf([]op{{'f', "a/b", 1}, {'w', "a/c", 0}})); err != nil {
+		t.Fatal(err)
+	}
+	for n := range b.Len() {
+		d := bytes.Clone(b.Bytes())
+		d[n] ^= 1
+		if _, err := Decode(d); !errdef.Is(err, errdef.DataLoss) {
+			t.Errorf("bit flipped in byte %d: %v", n, err)
+		}
+		if _, err := Decode(b.Bytes()[:n]); !errdef.Is(err, errdef.DataLoss) {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+}
+
+func TestDeviceNumbers(t *testing.T) {
+	for _, d := range [][2]int64{{0, 0}, {1, 3}, {259, 70000}, {4095, 1<<20 - 1}} {
+		e, ok := MakeDev(d[0], d[1])
+		if ma, mi := SplitDev(e); !ok || int64(ma) != d[0] || int64(mi) != d[1] {
+			t.Errorf("%v: %d,%d", d, ma, mi)
+		}
+	}
+	for _, d := range [][2]int64{{-1, 0}, {4096, 0}, {0, 1 << 20}} {
+		if _, ok := MakeDev(d[0], d[1]); ok {
+			t.Errorf("%v fits", d)
+		}
+	}
+}
