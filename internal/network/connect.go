@@ -122,13 +122,15 @@ func (s *Service) withdraw(r *record) error {
 	}
 	s.rules.Lock()
 	err := apply.Unpublish(s.table, owned(r))
-	if err == nil {
-		err = forgetDatagrams(r)
-	}
 	s.rules.Unlock()
 	if err != nil {
 		return fmt.Errorf("take back ports of container %s: %w", id.Short(r.Container), err)
 	}
+	go func() { // ends with one pass over the kernel's table; whoever publishes the port next does not rely on it
+		if err := forgetDatagrams(r); err != nil {
+			s.log.Warn("tracked flows", "container", id.Short(r.Container), "err", err)
+		}
+	}()
 	if err := s.cfg.Records.Delete(keySandbox + r.Container); err != nil {
 		return fmt.Errorf("forget network of container %s: %w", id.Short(r.Container), err)
 	}

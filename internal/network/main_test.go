@@ -134,6 +134,7 @@ func open(t testing.TB, rec *memory, mod ...func(*Config)) *Service {
 				h.Delete(n.Device)
 			}
 		}
+		defer s.table.Close()
 		b := s.table.Begin()
 		b.AddTable()
 		b.DeleteTable()

@@ -34,7 +34,7 @@ type Service struct {
 	cfg   Config
 	log   *slog.Logger
 	host  *netlink.Handle
-	table nft.Table
+	table *nft.Table
 
 	rules sync.Mutex // held over each nft transaction; taken before mu
 
@@ -65,7 +65,7 @@ func Open(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: cfg, log: cfg.Log, host: host, table: nft.Table{Name: cfg.Table},
+		cfg: cfg, log: cfg.Log, host: host, table: nft.Open(cfg.Table),
 		nets: map[string]*netState{}, boxes: map[string]*record{}, dns: map[string]*resolver{},
 		ports: newPortTable(),
 	}
@@ -118,6 +118,7 @@ func (s *Service) Close() {
 		r.close()
 	}
 	s.host.Close()
+	s.table.Close()
 }
 
 // load reads networks and sandboxes; a record that does not parse is reported and left alone.

@@ -102,8 +102,7 @@ func snapshot(t *testing.T, s *Service) string {
 	t.Helper()
 	els, err := apply.Published(s.table)
 	must(t, err)
-	fds, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
+	fds := openFiles(t, s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	used := 0
@@ -112,7 +111,24 @@ func snapshot(t *testing.T, s *Service) string {
 			used += p.Used()
 		}
 	}
-	return fmt.Sprintf("links %v\nelements %v\nfds %d\naddresses %d\nports %d\nboxes %d", deviceNames(t, s), els, len(fds), used, len(s.ports.held), len(s.boxes))
+	return fmt.Sprintf("links %v\nelements %v\nfds %d\naddresses %d\nports %d\nboxes %d", deviceNames(t, s), els, fds, used, len(s.ports.held), len(s.boxes))
+}
+
+// openFiles counts descriptors once sockets closed in the background are gone.
+func openFiles(t *testing.T, s *Service) int {
+	t.Helper()
+	s.table.Close()
+	last, same := 0, 0
+	for same < 4 {
+		time.Sleep(20 * time.Millisecond)
+		list, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		if len(list) != last {
+			last, same = len(list), 0
+		}
+		same++
+	}
+	return last
 }
 
 func TestRollback(t *testing.T) {

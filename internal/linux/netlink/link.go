@@ -23,7 +23,8 @@ type Link struct {
 	Master int // index of the bridge it is a port of, or 0
 	MTU    int
 	MAC    net.HardwareAddr
-	Up     bool
+	Up     bool // wanted up
+	Ready  bool // up, and a bridge forwards to it
 }
 
 // Veth describes a pair: Name stays here, as a port of the link Master; Peer appears in the namespace Netns.
@@ -129,7 +130,7 @@ func (h *Handle) Links() ([]Link, error) {
 
 func linkOf(l vnl.Link) Link {
 	a := l.Attrs()
-	return Link{Name: a.Name, Kind: l.Type(), Index: a.Index, Master: a.MasterIndex, MTU: a.MTU, MAC: a.HardwareAddr, Up: a.Flags&net.FlagUp != 0}
+	return Link{Name: a.Name, Kind: l.Type(), Index: a.Index, Master: a.MasterIndex, MTU: a.MTU, MAC: a.HardwareAddr, Up: a.Flags&net.FlagUp != 0, Ready: a.OperState == vnl.OperUp}
 }
 
 func byIndex(i int) vnl.Link { return &vnl.Device{LinkAttrs: vnl.LinkAttrs{Index: i}} }

@@ -1,7 +1,7 @@
 // Package nft owns the conversation with nf_tables: batches of tables, chains, sets, rules and elements.
 //
-// It promises that a Batch takes effect as a whole or not at all, that every call uses its own socket (an error in one batch
-// cannot leak into the next), and that it never touches a table other than the one it was given. It must never decide a
+// It promises that a Batch takes effect as a whole or not at all, that an error in one batch cannot leak into the next (its
+// socket is thrown away), and that it never touches a table other than the one it was given. It must never decide a
 // rule: internal/network/apply brings them.
 package nft
 
@@ -17,8 +17,47 @@ import (
 // maxPerMessage bounds the elements of one netlink message: a nested attribute holds 64 KiB.
 const maxPerMessage = 200
 
-// Table names one table of family inet in the namespace of the calling thread.
-type Table struct{ Name string }
+// Table is one table of family inet in the namespace of the process. It is safe for concurrent use.
+type Table struct {
+	Name string
+	idle chan *nftables.Conn // at most one, its socket open
+}
+
+// Open names a table; it need not exist.
+func Open(name string) *Table { return &Table{Name: name, idle: make(chan *nftables.Conn, 1)} }
+
+// Close releases the socket kept for the next batch.
+func (t *Table) Close() {
+	select {
+	case c := <-t.idle:
+		discard(c)
+	default:
+	}
+}
+
+// dial returns the kept socket or a new one.
+func (t *Table) dial() (*nftables.Conn, error) {
+	select {
+	case c := <-t.idle:
+		return c, nil
+	default:
+		return nftables.New(nftables.AsLasting())
+	}
+}
+
+// keep puts a socket aside for the next batch. Closing one is slow after a removal: the kernel then waits for what it has
+// still to free, some ten milliseconds.
+func (t *Table) keep(c *nftables.Conn) {
+	select {
+	case t.idle <- c:
+	default:
+		discard(c)
+	}
+}
+
+func discard(c *nftables.Conn) {
+	go c.CloseLasting() // ends when the kernel has freed what was removed
+}
 
 // Hook says where a base chain is attached.
 type Hook int
@@ -49,24 +88,29 @@ type Element struct {
 	Comment    string
 }
 
-// Batch collects changes to one table; Commit sends them as one transaction.
+// Batch collects changes to one table; Commit sends them as one transaction. Mistakes on the way show in Commit.
 type Batch struct {
-	conn  *nftables.Conn
+	owner *Table
 	table *nftables.Table
+	ops   []func(*nftables.Conn) error
 }
 
-func (t Table) table() *nftables.Table {
+func (t *Table) table() *nftables.Table {
 	return &nftables.Table{Name: t.Name, Family: nftables.TableFamilyINet}
 }
 
 // Begin starts a batch.
-func (t Table) Begin() *Batch { return &Batch{conn: &nftables.Conn{}, table: t.table()} }
+func (t *Table) Begin() *Batch { return &Batch{owner: t, table: t.table()} }
+
+func (b *Batch) add(op func(*nftables.Conn)) {
+	b.ops = append(b.ops, func(c *nftables.Conn) error { op(c); return nil })
+}
 
 // AddTable makes the table when there is none.
-func (b *Batch) AddTable() { b.conn.AddTable(b.table) }
+func (b *Batch) AddTable() { b.add(func(c *nftables.Conn) { c.AddTable(b.table) }) }
 
 // DeleteTable removes the table and all in it.
-func (b *Batch) DeleteTable() { b.conn.DelTable(b.table) }
+func (b *Batch) DeleteTable() { b.add(func(c *nftables.Conn) { c.DelTable(b.table) }) }
 
 // AddChain makes a chain when there is none; its rules stay.
 func (b *Batch) AddChain(name string, h Hook) {
@@ -83,12 +127,12 @@ func (b *Batch) AddChain(name string, h Hook) {
 	case FilterForward:
 		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter
 	}
-	b.conn.AddChain(c)
+	b.add(func(conn *nftables.Conn) { conn.AddChain(c) })
 }
 
 // FlushChain removes the rules of a chain.
 func (b *Batch) FlushChain(name string) {
-	b.conn.FlushChain(&nftables.Chain{Name: name, Table: b.table})
+	b.add(func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Name: name, Table: b.table}) })
 }
 
 // AddRule appends a rule; the comment shows in `nft list`.
@@ -98,48 +142,56 @@ func (b *Batch) AddRule(chain, comment string, parts ...Part) {
 		r.Exprs = append(r.Exprs, p...)
 	}
 	r.UserData = userdata.AppendString(nil, userdata.TypeComment, comment)
-	b.conn.AddRule(r)
+	b.add(func(c *nftables.Conn) { c.AddRule(r) })
 }
 
 // AddSet makes a set or map when there is none; its elements stay.
-func (b *Batch) AddSet(s Set) error {
-	if err := b.conn.AddSet(s.set(b.table), nil); err != nil {
-		return fmt.Errorf("add set %s: %w", s.Name, err)
-	}
-	return nil
+func (b *Batch) AddSet(s Set) {
+	b.ops = append(b.ops, func(c *nftables.Conn) error { return c.AddSet(s.set(b.table), nil) })
 }
 
 // Add puts elements in; one that is there already with the same value is success.
-func (b *Batch) Add(s Set, es []Element) error { return b.each(s, es, b.conn.SetAddElements) }
+func (b *Batch) Add(s Set, es []Element) { b.each(s, es, (*nftables.Conn).SetAddElements) }
 
 // Remove takes elements out; one that is not there makes Commit fail with ENOENT.
-func (b *Batch) Remove(s Set, es []Element) error { return b.each(s, es, b.conn.SetDeleteElements) }
+func (b *Batch) Remove(s Set, es []Element) { b.each(s, es, (*nftables.Conn).SetDeleteElements) }
 
-func (b *Batch) each(s Set, es []Element, f func(*nftables.Set, []nftables.SetElement) error) error {
+func (b *Batch) each(s Set, es []Element, f func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) {
 	for len(es) > 0 {
 		n := min(len(es), maxPerMessage)
 		list := make([]nftables.SetElement, n)
 		for i, e := range es[:n] {
 			list[i] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Value, Comment: e.Comment}
 		}
-		if err := f(s.set(b.table), list); err != nil {
-			return fmt.Errorf("elements of %s: %w", s.Name, err)
-		}
+		b.ops = append(b.ops, func(c *nftables.Conn) error { return f(c, s.set(b.table), list) })
 		es = es[n:]
 	}
-	return nil
 }
 
-// Commit sends the batch.
+// Commit sends the batch. A socket on which anything went wrong is not used again.
 func (b *Batch) Commit() error {
-	if err := b.conn.Flush(); err != nil {
+	c, err := b.owner.dial()
+	if err != nil {
+		return fmt.Errorf("open nft socket: %w", err)
+	}
+	for _, op := range b.ops {
+		if err = op(c); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = c.Flush()
+	}
+	if err != nil {
+		discard(c)
 		return fmt.Errorf("nft transaction on table %s: %w", b.table.Name, err)
 	}
+	b.owner.keep(c)
 	return nil
 }
 
 // Elements reads a set; a table or set that does not exist has none.
-func (t Table) Elements(s Set) ([]Element, error) {
+func (t *Table) Elements(s Set) ([]Element, error) {
 	c := &nftables.Conn{}
 	list, err := c.GetSetElements(s.set(t.table()))
 	if err != nil {
@@ -157,7 +209,7 @@ func (t Table) Elements(s Set) ([]Element, error) {
 }
 
 // Exists reports whether the table is there.
-func (t Table) Exists() (bool, error) {
+func (t *Table) Exists() (bool, error) {
 	list, err := (&nftables.Conn{}).ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return false, fmt.Errorf("list nft tables: %w", err)
@@ -171,7 +223,7 @@ func (t Table) Exists() (bool, error) {
 }
 
 // DroppingForward names the base chains of other tables whose policy drops forwarded packets ("table ip filter chain FORWARD").
-func (t Table) DroppingForward() ([]string, error) {
+func (t *Table) DroppingForward() ([]string, error) {
 	list, err := (&nftables.Conn{}).ListChains()
 	if err != nil {
 		return nil, fmt.Errorf("list nft chains: %w", err)

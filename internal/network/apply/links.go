@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
@@ -112,6 +113,24 @@ func addPair(host, inner *netlink.Handle, ns *os.File, l *plan.Link, p plan.Plan
 				return err
 			}
 		}
+	}
+	if err := awaitReady(host, l.Name); err != nil {
+		return err
+	}
+	return awaitReady(inner, l.Peer)
+}
+
+// awaitReady waits until a link that just came up carries packets: on the host until the bridge forwards to the port, in the
+// container until its IPv6 addresses count. The kernel does that in a worker (linkwatch); a container's first ARP request sent
+// before is lost, and the next one comes a second later. Asking for the link makes newer kernels do the work at once. A
+// link that stays silent is no error: it will come.
+func awaitReady(h *netlink.Handle, name string) error {
+	for range 100 {
+		l, err := h.Link(name)
+		if err != nil || l.Ready {
+			return err
+		}
+		time.Sleep(200 * time.Microsecond)
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ type Owned struct {
 
 // Ruleset is everything that the table shall hold.
 type Ruleset struct {
-	Table    nft.Table
+	Table    *nft.Table
 	Bridges  []Bridge
 	Elements []Owned
 	Router   bool // dhow switched forwarding on: what neither comes from nor goes to a container is not forwarded
@@ -140,15 +140,15 @@ func encode(e Owned) nft.Element {
 
 // assertSet adds to the batch what brings set s from what the kernel holds to want.
 func (r Ruleset) assertSet(b *nft.Batch, s nft.Set, want []nft.Element) error {
-	if err := b.AddSet(s); err != nil {
-		return err
-	}
+	b.AddSet(s)
 	have, err := r.Table.Elements(s)
 	if err != nil {
 		return err
 	}
 	add, remove := diff(want, have)
-	return errors.Join(b.Remove(s, remove), b.Add(s, add))
+	b.Remove(s, remove)
+	b.Add(s, add)
+	return nil
 }
 
 func diff(want, have []nft.Element) (add, remove []nft.Element) {
@@ -217,14 +217,12 @@ func (r Ruleset) chains(b *nft.Batch) {
 }
 
 // Publish adds the ports of one container.
-func Publish(t nft.Table, es []Owned) error {
+func Publish(t *nft.Table, es []Owned) error {
 	if len(es) == 0 {
 		return nil
 	}
 	b := t.Begin()
-	if err := eachMap(es, b.Add); err != nil {
-		return err
-	}
+	eachMap(es, b.Add)
 	if err := b.Commit(); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			return errdef.As(errdef.Conflict, fmt.Errorf("publish ports of %s: one of them leads elsewhere already: %w", es[0].Owner, err))
@@ -235,14 +233,12 @@ func Publish(t nft.Table, es []Owned) error {
 }
 
 // Unpublish removes the ports of one container; those that are gone already do not matter.
-func Unpublish(t nft.Table, es []Owned) error {
+func Unpublish(t *nft.Table, es []Owned) error {
 	if len(es) == 0 {
 		return nil
 	}
 	b := t.Begin()
-	if err := eachMap(es, b.Remove); err != nil {
-		return err
-	}
+	eachMap(es, b.Remove)
 	err := b.Commit()
 	if !errors.Is(err, unix.ENOENT) {
 		return err
@@ -252,13 +248,11 @@ func Unpublish(t nft.Table, es []Owned) error {
 		return err
 	}
 	b = t.Begin()
-	if err := eachMap(left, b.Remove); err != nil {
-		return err
-	}
+	eachMap(left, b.Remove)
 	return b.Commit()
 }
 
-func eachMap(es []Owned, f func(nft.Set, []nft.Element) error) error {
+func eachMap(es []Owned, f func(nft.Set, []nft.Element)) {
 	for name, m := range maps() {
 		var list []nft.Element
 		for _, e := range es {
@@ -266,15 +260,12 @@ func eachMap(es []Owned, f func(nft.Set, []nft.Element) error) error {
 				list = append(list, encode(e))
 			}
 		}
-		if err := f(m, list); err != nil {
-			return err
-		}
+		f(m, list)
 	}
-	return nil
 }
 
 // present keeps those of es that the kernel holds with the same destination.
-func present(t nft.Table, es []Owned) ([]Owned, error) {
+func present(t *nft.Table, es []Owned) ([]Owned, error) {
 	all, err := Published(t)
 	if err != nil {
 		return nil, err
@@ -291,7 +282,7 @@ func present(t nft.Table, es []Owned) ([]Owned, error) {
 }
 
 // Published reads the ports that the kernel forwards now.
-func Published(t nft.Table) ([]Owned, error) {
+func Published(t *nft.Table) ([]Owned, error) {
 	var out []Owned
 	for name, m := range maps() {
 		es, err := t.Elements(m)
