@@ -199,7 +199,9 @@ func (s *Service) List(_ context.Context, f api.Filters) ([]volume.Volume, []str
 }
 
 func (s *Service) match(v volume.Volume, f api.Filters) bool {
-	any := func(key string, ok func(string) bool) bool { return len(f[key]) == 0 || slices.ContainsFunc(f[key], ok) }
+	any := func(key string, ok func(string) bool) bool {
+		return len(f[key]) == 0 || slices.ContainsFunc(f[key], ok)
+	}
 	return any("name", func(x string) bool { return strings.Contains(v.Name, x) }) &&
 		any("driver", func(x string) bool { return v.Driver == x }) &&
 		any("scope", func(x string) bool { return v.Scope == x }) &&

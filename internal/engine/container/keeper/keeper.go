@@ -67,9 +67,9 @@ func Start(ctx context.Context, binary string, c wire.Config, netns *os.File) (*
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	defer ready.Close()
-	p, err := os.StartProcess(binary, []string{"dhow-shim", c.ID}, &os.ProcAttr{
+	p, err := os.StartProcess(binary, []string{"dhow-shim", c.RunDir}, &os.ProcAttr{
 		Dir:   c.RunDir,
-		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=2"},
+		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []*os.File{null, null, log, netns, readyW},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})

@@ -60,7 +60,7 @@ func TestCopyTo(t *testing.T) {
 	os.Chown(filepath.Join(dir, "data/sub/f"), 7, 8)
 	os.Chtimes(filepath.Join(dir, "data/sub/f"), at, at)
 	os.Symlink("/etc/shadow", filepath.Join(dir, "data/link"))
-	os.Chmod(filepath.Join(dir, "data"), 0o1777)
+	os.Chmod(filepath.Join(dir, "data"), os.ModeSticky|0o777)
 	r := open(t, dir)
 	if err := r.CopyTo("/data", vol); err != nil {
 		t.Fatal(err)

@@ -231,3 +231,17 @@ func allowedSysctl(key string, own []specs.LinuxNamespace) error {
 	}
 	return errdef.New(errdef.InvalidArgument, "sysctl %q is not in a separate kernel namespace", key)
 }
+
+// ExecEnv is the environment of a process started in a running container: the container's, then what was asked. home replaces
+// HOME where the user differs and nobody set it.
+func ExecEnv(container, asked []string, tty bool, home string, keepHome bool) []string {
+	var base []string
+	if tty {
+		base = []string{"TERM=xterm"}
+	}
+	env := mergeEnv(base, container)
+	if home != "" && !keepHome {
+		env = mergeEnv(env, []string{"HOME=" + home})
+	}
+	return mergeEnv(env, asked)
+}

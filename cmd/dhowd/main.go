@@ -1,0 +1,115 @@
+// Command dhowd is the engine: it keeps images, networks, volumes and containers, and answers the Docker API on a socket.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/dhow-containers/dhow/cmd/dhowd/hello"
+	"github.com/dhow-containers/dhow/internal/engine"
+	"github.com/dhow-containers/dhow/internal/face/docker"
+)
+
+// version and commit are set by the build (-ldflags -X).
+var version, commit = "devel", ""
+
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, ",") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "dhowd:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	c := engine.Config{Version: version, Commit: commit, Embedded: hello.Image()}
+	var hosts, insecure list
+	var level slog.Level
+	var showVersion bool
+	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n\nFlags:\n")
+		f.PrintDefaults()
+	}
+	for _, n := range []string{"H", "host"} {
+		f.Var(&hosts, n, "listen on `unix:///path` (default unix:///run/dhow/dhow.sock; may be given again)")
+	}
+	f.StringVar(&c.DataRoot, "data-root", "/var/lib/dhow", "`folder` of images, volumes and containers")
+	for _, n := range []string{"run-root", "exec-root"} {
+		f.StringVar(&c.RunRoot, n, "/run/dhow", "`folder` of what a reboot may forget")
+	}
+	f.StringVar(&c.Shim, "shim", "", "`path` of dhow-shim (default beside this program)")
+	f.StringVar(&c.CgroupParent, "cgroup-parent", "", "`path` of the cgroup above all containers (default /dhow/<engine id>)")
+	f.StringVar(&c.Bridge, "bridge-name", "", "`name` of the default network's bridge device (default dhow0)")
+	f.StringVar(&c.Table, "table", "", "`name` of the nft table (default dhow)")
+	f.Var(&insecure, "insecure-registry", "`host[:port]` or CIDR of a registry without TLS (may be given again)")
+	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
+	f.BoolVar(&showVersion, "version", false, "print the version and exit")
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if showVersion {
+		fmt.Println("dhowd", version, commit)
+		return nil
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: dhowd takes flags only", f.Arg(0))
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("must run as root: it makes namespaces, mounts and networks (rootless mode is not implemented)")
+	}
+	if c.Shim == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find dhow-shim: %w", err)
+		}
+		c.Shim = filepath.Join(filepath.Dir(self), "dhow-shim")
+	}
+	if _, err := os.Stat(c.Shim); err != nil {
+		return fmt.Errorf("find dhow-shim: %w: give its path with --shim", err)
+	}
+	c.Insecure, c.Log = insecure, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return serve(c, hosts)
+}
+
+func serve(c engine.Config, hosts []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	syscall.Umask(0o077)
+	if len(hosts) == 0 {
+		hosts = []string{"unix:///run/dhow/dhow.sock"}
+	}
+	e, err := engine.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	var sockets []net.Listener
+	for _, h := range hosts {
+		l, err := docker.Listen(h)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		sockets = append(sockets, l)
+	}
+	c.Log.Info("engine ready", "id", e.ID[:12], "version", version, "hosts", strings.Join(hosts, " "))
+	err = docker.Serve(ctx, docker.New(docker.Config{Engine: e.API, Version: version, Commit: commit, Log: c.Log}), c.Log, sockets...)
+	c.Log.Info("engine ends; containers go on")
+	return err
+}

@@ -1,0 +1,115 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
+)
+
+// delete removes the record first and then all that was behind it, so that a crash in between leaves what Recover clears away.
+// It is called with op held.
+func (c *core) delete(ctx context.Context, u *unit, volumes bool) error {
+	if c.table.v.Load().byID[u.id] != u {
+		return errdef.New(errdef.NotFound, "No such container: %s", u.id)
+	}
+	if _, err := u.current(); err == nil {
+		return errdef.New(errdef.Conflict, "cannot remove container %s: it is running again", u.id)
+	}
+	u.mu.Lock()
+	u.removing = true
+	u.mu.Unlock()
+	u.cancelRestart()
+	rec := u.rec.Load()
+	if err := c.DB.Delete(bucket, u.id); err != nil {
+		return fmt.Errorf("remove container: %w", err)
+	}
+	c.table.remove(u)
+	err := errors.Join(c.Snapshots.Remove(ctx, u.id), os.RemoveAll(c.stateDir(u.id)), os.RemoveAll(c.runDir(u.id)), c.dropVolumes(rec, rec.Mounts, volumes))
+	if err != nil {
+		c.Log.Error("container's remains not removed, the next engine start will", "container", u.id, "err", err)
+	}
+	c.execs.forget(u.id)
+	c.endPending(u, nil)
+	c.event(rec, events.ActionDestroy, nil)
+	c.Log.Info("container removed", "container", u.id)
+	u.tell(func(container.WaitCondition) bool { return true })
+	return nil
+}
+
+// Prune implements api.Containers: all that do not run, filtered by label and age.
+func (s *Service) Prune(ctx context.Context, f api.Filters) (container.PruneReport, error) {
+	out := container.PruneReport{ContainersDeleted: []string{}}
+	for k := range f {
+		if !slices.Contains([]string{"label", "label!", "until"}, k) {
+			return out, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
+		}
+	}
+	var until time.Time
+	for _, v := range f["until"] {
+		t, err := parseTime(v, time.Now())
+		if err != nil {
+			return out, err
+		}
+		until = t
+	}
+	for _, u := range s.table.all() {
+		rec := u.rec.Load()
+		if st := rec.Status(); st != container.StateCreated && st != container.StateExited && st != container.StateDead {
+			continue
+		}
+		unwanted := slices.ContainsFunc(f["label"], func(l string) bool { return !hasLabel(rec.Config.Labels, l) }) ||
+			slices.ContainsFunc(f["label!"], func(l string) bool { return hasLabel(rec.Config.Labels, l) })
+		if unwanted || !until.IsZero() && rec.Created.After(until) {
+			continue
+		}
+		size, _ := s.Snapshots.Usage(u.id)
+		err := s.remove(ctx, u, false)
+		if errdef.Is(err, errdef.Conflict) || errdef.Is(err, errdef.NotFound) {
+			continue // started or removed by somebody else meanwhile
+		}
+		if err != nil {
+			return out, err
+		}
+		out.ContainersDeleted = append(out.ContainersDeleted, u.id)
+		out.SpaceReclaimed += uint64(size)
+	}
+	s.Events.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.SpaceReclaimed)})
+	return out, nil
+}
+
+func hasLabel(labels map[string]string, want string) bool {
+	k, v, given := strings.Cut(want, "=")
+	got, ok := labels[k]
+	return ok && (!given || got == v)
+}
+
+// parseTime reads Docker's ways to give a moment: a duration back from now, seconds since 1970, or a date.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	whole, frac, _ := strings.Cut(s, ".")
+	if sec, err := strconv.ParseInt(whole, 10, 64); err == nil {
+		nsec, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
+		if err == nil {
+			return time.Unix(sec, nsec), nil
+		}
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errdef.New(errdef.InvalidArgument, "invalid time %q: give a duration, seconds since 1970 or a date", s)
+}

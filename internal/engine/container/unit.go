@@ -1,0 +1,134 @@
+package container
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/container/keeper"
+)
+
+// unit is one container as the engine holds it.
+type unit struct {
+	id  string
+	rec atomic.Pointer[api.Container]
+	// op serialises changes; it may be held for as long as a start takes. Nobody who holds it waits for a run to end.
+	op chan struct{}
+
+	mu       sync.Mutex // guards all below, for moments only
+	run      *run
+	removing bool
+	failures int         // ends in a row that made the restart delay grow
+	timer    *time.Timer // of a restart to come
+	pending  []*session
+	waiters  map[*waiter]struct{}
+}
+
+// run is one life of the container's command.
+type run struct {
+	shim  *keeper.Shim
+	ended chan struct{} // closed once the end has been recorded
+}
+
+type waiter struct {
+	cond container.WaitCondition
+	ch   chan container.WaitResponse
+}
+
+func newUnit(rec *api.Container) *unit {
+	u := &unit{id: rec.ID, op: make(chan struct{}, 1), waiters: map[*waiter]struct{}{}}
+	u.rec.Store(rec)
+	return u
+}
+
+// lock takes op or gives up with ctx.
+func (u *unit) lock(ctx context.Context) error {
+	select {
+	case u.op <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("another operation on container %s has not ended: %w", u.id[:12], ctx.Err())
+	}
+}
+
+func (u *unit) unlock() { <-u.op }
+
+// change returns a copy of the record to work on; the parts behind pointers must be replaced, not written to.
+func (u *unit) change() *api.Container {
+	c := *u.rec.Load()
+	return &c
+}
+
+// current returns the run, or an error that says the container does not run.
+func (u *unit) current() (*run, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.run == nil {
+		return nil, errdef.New(errdef.Conflict, "container %s is not running", u.id)
+	}
+	return u.run, nil
+}
+
+func (u *unit) setRun(r *run) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.run = r
+}
+
+// wait registers for cond, or answers at once when it holds already.
+func (u *unit) wait(ctx context.Context, cond container.WaitCondition) <-chan container.WaitResponse {
+	w := &waiter{cond: cond, ch: make(chan container.WaitResponse, 1)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	rec := u.rec.Load()
+	if cond == container.WaitConditionNotRunning && u.run == nil && !rec.State.Running && !rec.State.Restarting {
+		w.ch <- answer(rec)
+		close(w.ch)
+		return w.ch
+	}
+	u.waiters[w] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if _, ok := u.waiters[w]; ok {
+			delete(u.waiters, w)
+			close(w.ch)
+		}
+	})
+	return w.ch
+}
+
+func answer(rec *api.Container) container.WaitResponse {
+	return container.WaitResponse{StatusCode: int64(rec.State.ExitCode)}
+}
+
+// tell answers the waiters whose condition now holds.
+func (u *unit) tell(holds func(container.WaitCondition) bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for w := range u.waiters {
+		if holds(w.cond) {
+			w.ch <- answer(u.rec.Load())
+			close(w.ch)
+			delete(u.waiters, w)
+		}
+	}
+}
+
+// cancelRestart forgets a restart to come and tells whether there was one.
+func (u *unit) cancelRestart() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.timer == nil {
+		return false
+	}
+	stopped := u.timer.Stop()
+	u.timer = nil
+	return stopped
+}

@@ -1,0 +1,269 @@
+// Package image owns the engine's view of the image store: the Docker API's words for it, its events, and the embedded image.
+//
+// It promises that an image which a container uses is not removed. It must never read a layer.
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/moby/moby/api/types/events"
+	dimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/moby/moby/api/types/registry"
+	"github.com/moby/moby/api/types/storage"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/container"
+	"github.com/dhow-containers/dhow/internal/engine/event"
+	store "github.com/dhow-containers/dhow/internal/store/image"
+	reg "github.com/dhow-containers/dhow/internal/store/registry"
+)
+
+// Embedded is an image that comes with the program; Tar makes its one layer.
+type Embedded struct {
+	Name   string
+	Config dockerspec.DockerOCIImage
+	Tar    func() (io.Reader, error)
+}
+
+// Service implements api.Images.
+type Service struct {
+	Store    *store.Store
+	Registry *reg.Client
+	Events   *event.Bus
+	Storage  string
+	// Users names the containers that use an image.
+	Users func(imageID string) []string
+	// Embedded may be nil.
+	Embedded *Embedded
+}
+
+// Local finds an image of this host; the embedded one is made when it is asked for. It implements container.Images.
+func (s *Service) Local(ctx context.Context, ref, platform string) (container.Image, error) {
+	img, err := s.resolve(ctx, ref)
+	if err != nil {
+		return container.Image{}, err
+	}
+	have := img.Platform.OS + "/" + img.Platform.Architecture
+	if img.Platform.Variant != "" {
+		have += "/" + img.Platform.Variant
+	}
+	if platform != "" && platform != have && !strings.HasPrefix(have, platform+"/") {
+		return container.Image{}, errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s): it is for %s", ref, platform, have)
+	}
+	return container.Image{ID: img.ID.String(), Platform: have, Layers: img.DiffIDs, Config: img.Config.Config}, nil
+}
+
+func (s *Service) resolve(ctx context.Context, ref string) (store.Image, error) {
+	if ref == "" {
+		return store.Image{}, errdef.New(errdef.InvalidArgument, "no image given")
+	}
+	img, err := s.Store.Resolve(ref)
+	if e := s.Embedded; e != nil && errdef.Is(err, errdef.NotFound) && (ref == e.Name || ref == e.Name+":latest") {
+		tar, err := e.Tar()
+		if err != nil {
+			return img, err
+		}
+		return s.Store.AddLocal(ctx, e.Name+":latest", e.Config, tar)
+	}
+	if errdef.Is(err, errdef.NotFound) {
+		// Docker's clients look for these words to decide whether to pull.
+		return img, errdef.New(errdef.NotFound, "No such image: %s", ref)
+	}
+	return img, err
+}
+
+// Pull implements api.Images.
+func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+	if p == nil {
+		p = func(jsonstream.Message) {}
+	}
+	if e := s.Embedded; e != nil && (ref == e.Name || ref == e.Name+":latest") {
+		if _, err := s.resolve(ctx, ref); err != nil {
+			return err
+		}
+		p(jsonstream.Message{Status: "Status: Image " + e.Name + " comes with this engine"})
+		return nil
+	}
+	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth), Progress: func(e store.Event) {
+		m := jsonstream.Message{ID: e.ID, Status: e.Status}
+		if e.Total > 0 || e.Current > 0 {
+			m.Progress = &jsonstream.Progress{Current: e.Current, Total: e.Total}
+		}
+		p(m)
+	}})
+	if err != nil {
+		return err
+	}
+	s.event(events.ActionPull, ref, img.Config.Config.Labels, ref)
+	return nil
+}
+
+func credentials(a *registry.AuthConfig) *reg.Auth {
+	if a == nil {
+		return nil
+	}
+	return &reg.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
+}
+
+func (s *Service) event(a events.Action, id string, labels map[string]string, name string) {
+	attr := map[string]string{}
+	for k, v := range labels {
+		attr[k] = v
+	}
+	attr["name"] = name
+	s.Events.Publish(events.ImageEventType, a, id, attr)
+}
+
+// Inspect implements api.Images.
+func (s *Service) Inspect(ctx context.Context, ref string) (dimage.InspectResponse, error) {
+	img, err := s.resolve(ctx, ref)
+	if err != nil {
+		return dimage.InspectResponse{}, err
+	}
+	config := img.Config.Config
+	out := dimage.InspectResponse{
+		ID: img.ID.String(), RepoTags: list(img.RepoTags), RepoDigests: list(img.RepoDigests), Author: img.Config.Author, Config: &config,
+		Architecture: img.Platform.Architecture, Variant: img.Platform.Variant, Os: img.Platform.OS, OsVersion: img.Platform.OSVersion, Size: img.Size,
+		GraphDriver: &storage.DriverData{Name: s.Storage, Data: map[string]string{}},
+		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Added}, Descriptor: &img.Manifest,
+	}
+	if n := len(img.Config.History); n > 0 {
+		out.Comment = img.Config.History[n-1].Comment
+	}
+	if !img.Created.IsZero() {
+		out.Created = img.Created.Format(time.RFC3339Nano)
+	}
+	for _, d := range img.DiffIDs {
+		out.RootFS.Layers = append(out.RootFS.Layers, d.String())
+	}
+	return out, nil
+}
+
+func list(in []string) []string {
+	if in == nil {
+		return []string{}
+	}
+	return in
+}
+
+// History implements api.Images.
+func (s *Service) History(ctx context.Context, ref string) ([]dimage.HistoryResponseItem, error) {
+	if _, err := s.resolve(ctx, ref); err != nil {
+		return nil, err
+	}
+	steps, err := s.Store.History(ref)
+	if err != nil {
+		return nil, err
+	}
+	out := []dimage.HistoryResponseItem{}
+	for _, st := range steps {
+		out = append(out, dimage.HistoryResponseItem{ID: st.ID, Created: st.Created.Unix(), CreatedBy: st.CreatedBy, Comment: st.Comment, Tags: st.Tags, Size: st.Size})
+	}
+	return out, nil
+}
+
+// Tag implements api.Images.
+func (s *Service) Tag(ctx context.Context, ref, target string) error {
+	img, err := s.resolve(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.Tag(img.ID.String(), target); err != nil {
+		return err
+	}
+	s.event(events.ActionTag, img.ID.String(), img.Config.Config.Labels, target)
+	return nil
+}
+
+// Remove implements api.Images. Parents are not kept as images of their own, so noPrune has nothing to keep.
+func (s *Service) Remove(ctx context.Context, ref string, force, _ bool) ([]dimage.DeleteResponse, error) {
+	img, err := s.Store.Resolve(ref)
+	if errdef.Is(err, errdef.NotFound) {
+		return nil, errdef.New(errdef.NotFound, "No such image: %s", ref)
+	}
+	if err != nil {
+		return nil, err
+	}
+	untagged, deleted, err := s.Store.Remove(ref, force, s.inUse)
+	if err != nil {
+		return nil, err
+	}
+	out := []dimage.DeleteResponse{}
+	for _, t := range untagged {
+		out = append(out, dimage.DeleteResponse{Untagged: t})
+		s.event(events.ActionUnTag, img.ID.String(), img.Config.Config.Labels, t)
+	}
+	for _, d := range deleted {
+		out = append(out, dimage.DeleteResponse{Deleted: d})
+	}
+	if slices.Contains(deleted, img.ID.String()) {
+		s.event(events.ActionDelete, img.ID.String(), img.Config.Config.Labels, img.ID.String())
+	}
+	return out, nil
+}
+
+func (s *Service) inUse(id digest.Digest) []string { return s.Users(id.String()) }
+
+// Prune implements api.Images: nameless images, with dangling=false all that no container uses.
+func (s *Service) Prune(_ context.Context, f api.Filters) (dimage.PruneReport, error) {
+	o := store.PruneOptions{InUse: s.inUse}
+	for k, values := range f {
+		switch k {
+		case "dangling":
+			o.All = slices.ContainsFunc(values, func(v string) bool { return v == "false" || v == "0" })
+		case "label", "label!":
+			o.Labels = func(labels map[string]string) bool { return labelled(labels, f["label"], f["label!"]) }
+		case "until":
+			d, err := time.ParseDuration(values[0])
+			if err != nil {
+				return dimage.PruneReport{}, errdef.New(errdef.InvalidArgument, "invalid filter 'until=%s': give a duration such as 24h", values[0])
+			}
+			o.Until = time.Now().Add(-d)
+		default:
+			return dimage.PruneReport{}, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
+		}
+	}
+	untagged, deleted, freed, err := s.Store.Prune(o)
+	out := dimage.PruneReport{ImagesDeleted: []dimage.DeleteResponse{}, SpaceReclaimed: uint64(max(freed, 0))}
+	for _, t := range untagged {
+		out.ImagesDeleted = append(out.ImagesDeleted, dimage.DeleteResponse{Untagged: t})
+	}
+	for _, d := range deleted {
+		out.ImagesDeleted = append(out.ImagesDeleted, dimage.DeleteResponse{Deleted: d})
+	}
+	s.Events.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.SpaceReclaimed)})
+	return out, err
+}
+
+func labelled(labels map[string]string, want, not []string) bool {
+	has := func(w string) bool {
+		k, v, given := strings.Cut(w, "=")
+		got, ok := labels[k]
+		return ok && (!given || got == v)
+	}
+	return !slices.ContainsFunc(want, func(w string) bool { return !has(w) }) && !slices.ContainsFunc(not, has)
+}
+
+// Login implements api.Images.
+func (s *Service) Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error) {
+	if auth == nil {
+		return registry.AuthResponse{}, errdef.New(errdef.InvalidArgument, "login: no credentials given")
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(auth.ServerAddress, "https://"), "http://"), "/")
+	if host == "" || host == "index.docker.io/v1" {
+		host = "docker.io"
+	}
+	if err := s.Registry.Login(ctx, host, credentials(auth)); err != nil {
+		return registry.AuthResponse{}, err
+	}
+	return registry.AuthResponse{Status: "Login Succeeded"}, nil
+}

@@ -1,0 +1,100 @@
+package image
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+
+	dimage "github.com/moby/moby/api/types/image"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
+	store "github.com/dhow-containers/dhow/internal/store/image"
+)
+
+// List implements api.Images. There are no intermediate images, so all changes nothing.
+func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Summary, error) {
+	for k := range f {
+		if !slices.Contains([]string{"reference", "dangling", "label", "before", "since", "until"}, k) {
+			return nil, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
+		}
+		if k == "until" {
+			return nil, errdef.New(errdef.NotImplemented, "filter 'until' is not implemented for image lists")
+		}
+	}
+	keep, err := s.bounds(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.Store.List()
+	if err != nil {
+		return nil, err
+	}
+	out := []dimage.Summary{}
+	for _, img := range all {
+		tags, digests := img.RepoTags, img.RepoDigests
+		if len(f["reference"]) > 0 {
+			tags, digests = matching(tags, f["reference"]), matching(digests, f["reference"])
+			if len(tags)+len(digests) == 0 {
+				continue
+			}
+		}
+		if !keep(img) {
+			continue
+		}
+		out = append(out, dimage.Summary{
+			ID: img.ID.String(), Created: img.Created.Unix(), Labels: img.Config.Config.Labels, RepoTags: list(tags), RepoDigests: list(digests),
+			Size: img.Size, SharedSize: -1, Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
+		})
+	}
+	return out, nil
+}
+
+// bounds is the filters that look at an image alone.
+func (s *Service) bounds(ctx context.Context, f api.Filters) (func(store.Image) bool, error) {
+	var tests []func(store.Image) bool
+	for _, v := range f["dangling"] {
+		want := v == "true" || v == "1"
+		tests = append(tests, func(i store.Image) bool { return (len(i.RepoTags) == 0) == want })
+	}
+	for _, k := range []string{"before", "since"} {
+		for _, v := range f[k] {
+			other, err := s.resolve(ctx, v)
+			if err != nil {
+				return nil, err
+			}
+			tests = append(tests, func(i store.Image) bool {
+				return k == "before" && i.Created.Before(other.Created) || k == "since" && i.Created.After(other.Created)
+			})
+		}
+	}
+	if want := f["label"]; len(want) > 0 {
+		tests = append(tests, func(i store.Image) bool { return labelled(i.Config.Config.Labels, want, nil) })
+	}
+	return func(i store.Image) bool {
+		return !slices.ContainsFunc(tests, func(t func(store.Image) bool) bool { return !t(i) })
+	}, nil
+}
+
+// matching keeps the names that one of the patterns fits: the whole name, or the name without its tag or digest.
+func matching(names, patterns []string) []string {
+	var out []string
+	for _, n := range names {
+		repo := n
+		if i := strings.LastIndexAny(n, ":@"); i > strings.LastIndexByte(n, '/') {
+			repo = n[:i]
+		}
+		if r, _, ok := strings.Cut(n, "@"); ok {
+			repo = r
+		}
+		if slices.ContainsFunc(patterns, func(p string) bool {
+			whole, _ := path.Match(p, n)
+			bare, _ := path.Match(p, repo)
+			return whole || bare
+		}) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
