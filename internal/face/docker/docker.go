@@ -76,6 +76,11 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	h.Set("Api-Version", apiVersion(maxMinor))
 	h.Set("Ostype", "linux")
 	h.Set("Docker-Experimental", "false")
+	if len(r.TransferEncoding) > 0 {
+		// net/http accepts a chunked request that also has a Content-Length and hides the latter: whatever a peer thought the
+		// length was, nothing behind this request is read as another one.
+		h.Set("Connection", "close")
+	}
 	if err := s.serve(c); err != nil {
 		c.fail(err)
 	}

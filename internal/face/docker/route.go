@@ -60,6 +60,9 @@ func newRouter(ops []op) router {
 
 // find returns the first operation that fits, with its parameters.
 func (rt router) find(method string, segs []string) (op, map[string]string, error) {
+	if len(segs) == 0 { // a version and nothing else
+		return op{}, nil, errdef.New(errdef.NotFound, "page not found")
+	}
 	for _, r := range rt[method+" "+segs[0]] {
 		if params, ok := match(r.segs, segs); ok {
 			return r.op, params, nil
