@@ -69,7 +69,7 @@ func cmdCreate(a *app) *cobra.Command {
 		func(c *cobra.Command, args []string) error {
 			req, err := o.request(a, c, args)
 			if err != nil {
-				return usage(c, exitError, err)
+				return usage(c, exitEngine, err)
 			}
 			resp, err := a.create(c.Context(), &o, req)
 			if err != nil {

@@ -59,13 +59,30 @@ func (i *isolation) apply(b *request) (err error) {
 	default:
 		return fmt.Errorf("--isolation %s: only Windows containers have that", i.isolation)
 	}
-	h.CapAdd, h.CapDrop = i.capAdd, i.capDrop
+	h.CapAdd, h.CapDrop = capabilities(i.capAdd), capabilities(i.capDrop)
 	h.Privileged, h.ReadonlyRootfs = i.privileged, i.readOnly
 	h.Runtime = i.runtime
 	if b.fs.Changed("init") {
 		h.Init = &i.init
 	}
 	return i.securityOpts(b)
+}
+
+// capabilities writes names in the kernel's notation, without repetition.
+func capabilities(names []string) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, n := range names {
+		n = strings.ToUpper(strings.TrimSpace(n))
+		if n != "ALL" && n != "RESET" && !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 func (i *isolation) securityOpts(b *request) error {
@@ -77,10 +94,9 @@ func (i *isolation) securityOpts(b *request) error {
 		}
 		k, v, ok := strings.Cut(opt, "=")
 		if !ok && k != "no-new-privileges" {
-			if k, v, ok = strings.Cut(opt, ":"); !ok { // the old notation
+			if k, v, ok = strings.Cut(opt, ":"); !ok { // the old notation, which the engine reads as well
 				return fmt.Errorf("--security-opt %q: want name=value", opt)
 			}
-			opt = k + "=" + v
 		}
 		if k == "seccomp" && v != "unconfined" && v != "builtin" {
 			data, err := b.env.ReadFile(v)
