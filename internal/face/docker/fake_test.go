@@ -130,8 +130,9 @@ type fakeSession struct {
 	f     *fake
 	tty   bool
 	ready chan struct{} // closed when the process may run
-	do    func(ctx context.Context, in io.Reader, out, errw io.Writer)
+	do    func(ctx context.Context, in io.Reader, out, errw io.Writer) int
 	done  chan struct{}
+	code  int // valid after done
 	once  sync.Once
 }
 
@@ -154,13 +155,13 @@ func (s *fakeSession) Run(ctx context.Context, stdin io.Reader, stdout, stderr i
 	if stdin == nil {
 		stdin = strings.NewReader("")
 	}
-	end := make(chan struct{})
-	go func() { defer close(end); s.do(ctx, stdin, stdout, stderr) }()
+	end := make(chan int, 1)
+	go func() { end <- s.do(ctx, stdin, stdout, stderr) }()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-end:
-		s.once.Do(func() { close(s.done) })
+	case code := <-end:
+		s.once.Do(func() { s.code = code; close(s.done) })
 		return nil
 	}
 }
@@ -211,6 +212,8 @@ func (s fakeContainers) Inspect(ctx context.Context, ref string, size bool) (con
 	if err != nil {
 		return container.InspectResponse{}, err
 	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
 	mac := network.HardwareAddr{2, 0x42, 0xac, 17, 0, 2}
 	return container.InspectResponse{ID: c.id, Name: "/" + c.name, Config: c.req.Config, HostConfig: c.req.HostConfig,
 		State: &container.State{Status: c.state, Running: c.state == container.StateRunning, ExitCode: c.code},
@@ -219,8 +222,8 @@ func (s fakeContainers) Inspect(ctx context.Context, ref string, size bool) (con
 }
 
 func (s fakeContainers) session(c *fakeContainer) *fakeSession {
-	return &fakeSession{f: s.f, tty: c.req.Tty, ready: c.started, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) {
-		c.code = run(ctx, c.req.Cmd, in, out, errw)
+	return &fakeSession{f: s.f, tty: c.req.Tty, ready: c.started, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) int {
+		return run(ctx, c.req.Cmd, in, out, errw)
 	}}
 }
 
@@ -237,36 +240,43 @@ func (s fakeContainers) Start(ctx context.Context, ref string) error {
 	}
 	c.state = container.StateRunning
 	close(c.started)
-	go s.supervise(c)
+	go s.supervise(c, c.sess)
 	return nil
 }
 
 // supervise ends the container when its attached session ended; unattached ones run to a log.
-func (s fakeContainers) supervise(c *fakeContainer) {
-	if c.sess != nil {
-		<-c.sess.done
+func (s fakeContainers) supervise(c *fakeContainer, sess *fakeSession) {
+	code := 0
+	if sess != nil {
+		<-sess.done
+		code = sess.code
 	} else if len(c.req.Cmd) > 0 && c.req.Cmd[0] != "hang" {
 		var b strings.Builder
-		c.code = run(context.Background(), c.req.Cmd, strings.NewReader(""), &b, &b)
+		code = run(context.Background(), c.req.Cmd, strings.NewReader(""), &b, &b)
+		s.f.mu.Lock()
 		c.log = append(c.log, b.String())
+		s.f.mu.Unlock()
 	} else {
 		return
 	}
-	s.exit(c)
+	s.exit(c, code)
 }
 
-func (s fakeContainers) exit(c *fakeContainer) {
+// exit reports whether the container ran.
+func (s fakeContainers) exit(c *fakeContainer, code int) bool {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	if c.state != container.StateRunning {
-		return
+		return false
 	}
+	c.code = code
 	c.state = container.StateExited
 	close(c.exited)
 	if c.req.HostConfig.AutoRemove {
 		delete(s.f.containers, c.id)
 		close(c.removed)
 	}
+	return true
 }
 
 func (s fakeContainers) Stop(ctx context.Context, ref, signal string, timeout *int) error {
@@ -279,11 +289,9 @@ func (s fakeContainers) Stop(ctx context.Context, ref, signal string, timeout *i
 	if err != nil {
 		return err
 	}
-	if c.state != container.StateRunning {
+	if !s.exit(c, 143) {
 		return errdef.New(errdef.NotModified, "not running")
 	}
-	c.code = 143
-	s.exit(c)
 	return nil
 }
 
@@ -307,6 +315,8 @@ func (s fakeContainers) Unpause(ctx context.Context, ref string) error {
 func (s fakeContainers) Rename(ctx context.Context, ref, name string) error {
 	c, err := s.f.find(ref)
 	if err == nil {
+		s.f.mu.Lock()
+		defer s.f.mu.Unlock()
 		c.name = name
 	}
 	return err
@@ -318,11 +328,11 @@ func (s fakeContainers) Remove(ctx context.Context, ref string, o api.RemoveOpti
 	if err != nil {
 		return err
 	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
 	if c.state == container.StateRunning && !o.Force {
 		return errdef.New(errdef.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+c.name)
 	}
-	s.f.mu.Lock()
-	defer s.f.mu.Unlock()
 	delete(s.f.containers, c.id)
 	return nil
 }
@@ -342,7 +352,9 @@ func (s fakeContainers) Wait(ctx context.Context, ref string, cond container.Wai
 		defer close(ch)
 		select {
 		case <-end:
+			s.f.mu.Lock()
 			ch <- container.WaitResponse{StatusCode: int64(c.code)}
+			s.f.mu.Unlock()
 		case <-ctx.Done():
 			ch <- container.WaitResponse{Error: &container.WaitExitError{Message: ctx.Err().Error()}}
 		}
@@ -356,18 +368,21 @@ func (s fakeContainers) Attach(ctx context.Context, ref string, o api.AttachOpti
 	if err != nil {
 		return nil, err
 	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
 	c.sess = s.session(c)
 	return c.sess, nil
 }
 
 type fakeLog struct {
-	c *fakeContainer
-	o api.LogOptions
+	c     *fakeContainer
+	o     api.LogOptions
+	lines []string
 }
 
 func (l fakeLog) TTY() bool { return l.c.req.Tty }
 func (l fakeLog) Copy(ctx context.Context, stdout, stderr io.Writer) error {
-	for _, s := range l.c.log {
+	for _, s := range l.lines {
 		if l.o.Stdout {
 			io.WriteString(stdout, s)
 		}
@@ -387,7 +402,9 @@ func (s fakeContainers) Logs(ctx context.Context, ref string, o api.LogOptions) 
 	if err != nil {
 		return nil, err
 	}
-	return fakeLog{c, o}, nil
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	return fakeLog{c, o, slices.Clone(c.log)}, nil
 }
 
 func (s fakeContainers) Resize(ctx context.Context, ref string, h, w uint) error {
@@ -459,17 +476,24 @@ func (s fakeExecs) Start(ctx context.Context, id string, detach, tty bool, size 
 	if err != nil {
 		return nil, err
 	}
-	if e.ran {
+	s.f.mu.Lock()
+	ran := e.ran
+	e.ran = true
+	s.f.mu.Unlock()
+	if ran {
 		return nil, errdef.New(errdef.Conflict, "exec %s has already run", id)
 	}
-	e.ran = true
 	if detach {
 		return nil, nil
 	}
 	ready := make(chan struct{})
 	close(ready)
-	return &fakeSession{f: s.f, tty: tty, ready: ready, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) {
-		e.code = run(ctx, e.req.Cmd, in, out, errw)
+	return &fakeSession{f: s.f, tty: tty, ready: ready, done: make(chan struct{}), do: func(ctx context.Context, in io.Reader, out, errw io.Writer) int {
+		code := run(ctx, e.req.Cmd, in, out, errw)
+		s.f.mu.Lock()
+		defer s.f.mu.Unlock()
+		e.code = code
+		return code
 	}}, nil
 }
 
@@ -478,7 +502,10 @@ func (s fakeExecs) Inspect(ctx context.Context, id string) (container.ExecInspec
 	if err != nil {
 		return container.ExecInspectResponse{}, err
 	}
-	return container.ExecInspectResponse{ID: e.id, ContainerID: e.container, ExitCode: &e.code}, nil
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	code := e.code
+	return container.ExecInspectResponse{ID: e.id, ContainerID: e.container, ExitCode: &code}, nil
 }
 
 func (s fakeExecs) Resize(ctx context.Context, id string, h, w uint) error {
