@@ -99,7 +99,7 @@ func (s *Store) probe() (form string, loop bool, err error) {
 }
 
 // MountErofs makes a detached read-only mount of an image, directly from the files or by way of loop devices, which go when the
-// mount goes. Where the kernel knows the option, file contents are read past the tar's own page cache (directio), not cached twice.
+// mount goes. Where DirectIO says so, file contents are read past the tar's own page cache, not cached twice.
 func MountErofs(index string, devices []string, loop bool) (*os.File, error) {
 	params := []mount.Param{{Key: "source", Value: index}}
 	for _, d := range devices {
@@ -117,14 +117,30 @@ func MountErofs(index string, devices []string, loop bool) (*os.File, error) {
 		return mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "ro"})...)
 	}
 	params = append(params, mount.Param{Key: "ro"})
-	m, err := mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "directio"})...)
-	if err != nil {
+	err, m := error(unix.EINVAL), (*os.File)(nil)
+	if DirectIO(append(devices[:len(devices):len(devices)], index)...) {
+		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "directio"})...)
+	}
+	if err != nil { // also on kernels that do not know the option (before 6.13)
 		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, params...)
 	}
 	if err != nil {
 		return nil, errdef.New(errdef.KindOf(err), "layer index %s: %w", index, err)
 	}
 	return m, nil
+}
+
+// DirectIO reports whether all these files can be read directly in units of 512 bytes, which the mount option directio needs: reads
+// would fail on disks with 4 KiB sectors otherwise.
+func DirectIO(paths ...string) bool {
+	for _, p := range paths {
+		var st unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, p, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_DIOALIGN, &st)
+		if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 || st.Dio_offset_align > 512 {
+			return false
+		}
+	}
+	return true
 }
 
 func loopOver(path string) (*os.File, error) {

@@ -60,16 +60,40 @@ func parseHeader(b []byte) (h header, err error) {
 		h.major = n.parse("devmajor", b[329:337])
 		h.minor = n.parse("devminor", b[337:345])
 	}
-	if ustar {
+	if ustar || gnu && timeless(b) {
 		prefix := b[345:500]
 		if string(b[508:512]) == "tar\x00" { // star keeps times behind a shorter prefix
 			prefix = b[345:476]
 		}
-		if p := text(prefix); p != "" {
+		if p := text(prefix); p != "" && (ustar || ascii(p)) {
 			h.name = p + "/" + h.name
 		}
 	}
 	return h, err
+}
+
+// timeless reports that what GNU keeps behind the device numbers, access and change time, are no numbers: Go's own writer before
+// 1.8, hence Docker's images of that time, could put a ustar prefix there under GNU's magic.
+func timeless(b []byte) bool {
+	for _, f := range [][]byte{b[345:357], b[357:369]} {
+		var err error
+		if n := (numbers{err: &err}); f[0] != 0 {
+			n.parse("time", f)
+		}
+		if err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 || s[i] == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // zero reports whether a block is all zeros; two of them end an archive.
