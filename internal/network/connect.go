@@ -118,7 +118,7 @@ func (s *Service) withdraw(r *record) error {
 	delete(s.dns, r.Container)
 	s.mu.Unlock()
 	if res != nil {
-		res.close()
+		res.Close()
 	}
 	s.rules.Lock()
 	err := apply.Unpublish(s.table, owned(r))

@@ -269,6 +269,12 @@ func outsider(t testing.TB) *os.File {
 	must(t, inner.AddAddr(there.Index, netip.MustParsePrefix("10.9.0.2/24")))
 	must(t, inner.AddAddr(there.Index, netip.MustParsePrefix("fd09::2/64")))
 	must(t, inner.SetUp(there.Index))
+	for here.Ready, there.Ready = false, false; !here.Ready || !there.Ready; time.Sleep(time.Millisecond) {
+		here, err = h.Link("wire0")
+		must(t, err)
+		there, err = inner.Link("wire1")
+		must(t, err)
+	}
 	return ns
 }
 

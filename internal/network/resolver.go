@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net"
-)
+	"net/netip"
+	"slices"
+	"strings"
 
-// resolver is the embedded DNS of one container.
-type resolver struct{ socks resolverSockets }
+	"github.com/dhow-containers/dhow/internal/network/dns"
+)
 
 // resolverSockets are the listening sockets in a container's namespace.
 type resolverSockets struct {
@@ -38,10 +40,98 @@ func (r resolverSockets) close() {
 	}
 }
 
-func (r *resolver) close() { r.socks.close() }
-
+// serveDNS answers a container's queries until it is disconnected.
 func (s *Service) serveDNS(r *record, socks resolverSockets) {
+	server := dns.Serve(zone{s, r}, socks.udp, socks.tcp)
 	s.mu.Lock()
-	s.dns[r.Container] = &resolver{socks}
+	gone := s.away || s.boxes[r.Container] != r
+	if !gone {
+		s.dns[r.Container] = server
+	}
 	s.mu.Unlock()
+	if gone {
+		server.Close()
+	}
+}
+
+// zone is what one container may know: the containers that share a user-defined network with it.
+type zone struct {
+	s *Service
+	r *record
+}
+
+// neighbours calls f with each endpoint, of whichever container, on the user-defined networks of z's container; mu is held.
+func (z zone) neighbours(f func(Endpoint)) {
+	for _, own := range z.r.Endpoints {
+		if n := z.s.nets[own.NetworkID]; n == nil || n.Predefined {
+			continue
+		}
+		for _, r := range z.s.boxes {
+			for _, e := range r.Endpoints {
+				if e.NetworkID == own.NetworkID {
+					f(e)
+				}
+			}
+		}
+	}
+}
+
+func (z zone) Addrs(name string, v6 bool) (list []netip.Addr, known bool) {
+	z.s.mu.Lock()
+	defer z.s.mu.Unlock()
+	z.neighbours(func(e Endpoint) {
+		short := name
+		if rest, ok := strings.CutSuffix(name, "."+strings.ToLower(e.NetworkName)); ok {
+			short = rest
+		}
+		if !slices.ContainsFunc(e.Names, func(n string) bool { return n != "" && (strings.EqualFold(n, name) || strings.EqualFold(n, short)) }) {
+			return
+		}
+		known = true
+		a := e.IPv4.Addr()
+		if v6 {
+			a = e.IPv6.Addr()
+		}
+		if a.IsValid() && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	})
+	return list, known
+}
+
+func (z zone) Names(a netip.Addr) []string {
+	z.s.mu.Lock()
+	defer z.s.mu.Unlock()
+	var out []string
+	z.neighbours(func(e Endpoint) {
+		if (e.IPv4.Addr() == a || e.IPv6.Addr() == a) && len(e.Names) > 0 && e.Names[0] != "" {
+			out = append(out, e.Names[0]+"."+e.NetworkName)
+		}
+	})
+	return out
+}
+
+// Upstream: a container whose networks are all internal asks nobody outside.
+func (z zone) Upstream() []netip.AddrPort {
+	z.s.mu.Lock()
+	out := slices.ContainsFunc(z.r.Endpoints, func(e Endpoint) bool {
+		n := z.s.nets[e.NetworkID]
+		return n != nil && !n.Internal
+	})
+	z.s.mu.Unlock()
+	if !out {
+		return nil
+	}
+	var list []netip.AddrPort
+	for _, a := range z.r.Upstream {
+		if ip, err := netip.ParseAddr(a); err == nil {
+			list = append(list, netip.AddrPortFrom(ip, 53))
+		}
+	}
+	if list == nil {
+		for _, ip := range nameservers(z.s.cfg.HostResolv()) {
+			list = append(list, netip.AddrPortFrom(ip, 53))
+		}
+	}
+	return list
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/linux/nft"
 	"github.com/dhow-containers/dhow/internal/network/apply"
+	"github.com/dhow-containers/dhow/internal/network/dns"
 	"github.com/dhow-containers/dhow/internal/network/ipam"
 	"github.com/dhow-containers/dhow/internal/network/plan"
 )
@@ -42,9 +43,9 @@ type Service struct {
 	nets  map[string]*netState // by ID
 	boxes map[string]*record   // by container ID
 	ports portTable
-	dns   map[string]*resolver // by container ID
-	away  bool                 // Close was called
-	route bool                 // dhow made this host a router
+	dns   map[string]*dns.Server // by container ID
+	away  bool                   // Close was called
+	route bool                   // dhow made this host a router
 }
 
 // netState is a network with its address pools, one per subnet in the same order.
@@ -66,7 +67,7 @@ func Open(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, log: cfg.Log, host: host, table: nft.Open(cfg.Table),
-		nets: map[string]*netState{}, boxes: map[string]*record{}, dns: map[string]*resolver{},
+		nets: map[string]*netState{}, boxes: map[string]*record{}, dns: map[string]*dns.Server{},
 		ports: newPortTable(),
 	}
 	if err := s.load(); err != nil {
@@ -111,11 +112,11 @@ func (s *Service) Close() {
 	s.mu.Lock()
 	s.away = true
 	resolvers := slices.Collect(maps.Values(s.dns))
-	s.dns = map[string]*resolver{}
+	s.dns = map[string]*dns.Server{}
 	s.ports.closeAll()
 	s.mu.Unlock()
 	for _, r := range resolvers {
-		r.close()
+		r.Close()
 	}
 	s.host.Close()
 	s.table.Close()

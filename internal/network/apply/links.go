@@ -114,14 +114,11 @@ func addPair(host, inner *netlink.Handle, ns *os.File, l *plan.Link, p plan.Plan
 			}
 		}
 	}
-	if err := awaitReady(host, l.Name); err != nil {
-		return err
-	}
-	return awaitReady(inner, l.Peer)
+	return errors.Join(awaitReady(host, l.Name), awaitReady(host, l.Bridge), awaitReady(inner, l.Peer))
 }
 
-// awaitReady waits until a link that just came up carries packets: on the host until the bridge forwards to the port, in the
-// container until its IPv6 addresses count. The kernel does that in a worker (linkwatch); a container's first ARP request sent
+// awaitReady waits until a link that just came up carries packets: the bridge forwards to the port, and on the bridge and in
+// the container the IPv6 addresses count. The kernel does that in a worker (linkwatch); a container's first ARP request sent
 // before is lost, and the next one comes a second later. Asking for the link makes newer kernels do the work at once. A
 // link that stays silent is no error: it will come.
 func awaitReady(h *netlink.Handle, name string) error {
