@@ -197,6 +197,10 @@ func TestBadDocuments(t *testing.T) {
 			refused(t, newEnv(t, quick()), h.Serve("bad:1", c.img), c.kind, c.text)
 		})
 	}
+}
+
+func TestBadAnswers(t *testing.T) {
+	good := kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("f", "x"))}})
 	t.Run("config missing", func(t *testing.T) {
 		h := kit.StartHostile(t)
 		h.Fault(good.ID.String(), kit.Status(404, `{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}`))
@@ -370,5 +374,25 @@ func TestFlightOfAnother(t *testing.T) {
 	}
 	if err := <-ended; err == nil {
 		t.Fatal("the evil pull succeeded")
+	}
+}
+
+// TestManyLayers: none and 500 are fine.
+func TestManyLayers(t *testing.T) {
+	h := kit.StartHostile(t)
+	for _, n := range []int{0, 500} {
+		var tars [][]byte
+		for i := range n {
+			tars = append(tars, kit.Tar(t, kit.Text(fmt.Sprint(i), "x")))
+		}
+		e, img := newEnv(t, quick()), kit.Build(t, kit.Spec{Tars: tars})
+		got, err := e.Pull(context.Background(), h.Serve(fmt.Sprint("many:", n), img), PullOptions{})
+		if err != nil {
+			t.Fatalf("%d layers: %v", n, err)
+		}
+		checkLayers(t, e, img, got)
+		if _, del, err := e.Remove(got.ID.String(), false, nil); err != nil || len(del) != n+1 || e.files(t) != 0 {
+			t.Errorf("%d layers: %d deleted, %d files left: %v", n, len(del), e.files(t), err)
+		}
 	}
 }

@@ -58,6 +58,12 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Println(err)
+		if os.Getenv("KILL_PRUNE") != "" {
+			_, _, _, perr := r.images.Prune(image.PruneOptions{All: true})
+			fmt.Println("pruned:", perr)
+			out, _ := exec.Command("find", dir, "-type", "f").Output()
+			fmt.Printf("files:\n%s", out)
+		}
 		os.Exit(1)
 	}
 	fmt.Println("done")
@@ -223,5 +229,26 @@ func TestKilledAtEverySyscall(t *testing.T) {
 				recovered(t, dir, name, img)
 			}
 		})
+	}
+}
+
+// TestFullDisk is torture cases 20 and 21: the data root is a small tmpfs in a mount namespace of its own.
+func TestFullDisk(t *testing.T) {
+	_, name := serve(t) // 3 MiB of layers
+	dir := t.TempDir()
+	cmd := victim(dir, name, false, "unshare", "--mount", "sh", "-c", `mount -t tmpfs -o size=2500k none "$KILL_DIR" || exit 77; exec "$0"`)
+	cmd.Env = append(cmd.Env, "KILL_PRUNE=1")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() == 77 || cmd.ProcessState.ExitCode() == 127 {
+		t.Skipf("no mount namespace here: %s", out)
+	}
+	text := string(out)
+	if err == nil || !strings.Contains(text, "no space left on device") || !strings.Contains(text, "pruned: <nil>\nfiles:\n/") {
+		t.Fatalf("%v: %s", err, text)
+	}
+	for _, sub := range []string{"/ingest/", "/layers/tmp/", "/.tmp-", "/blobs/sha256/"} {
+		if _, files, _ := strings.Cut(text, "files:"); strings.Contains(files, sub) {
+			t.Errorf("left behind: %s", text)
+		}
 	}
 }

@@ -100,7 +100,13 @@ func TestRemove(t *testing.T) {
 			t.Fatal(name, err)
 		}
 	}
-	un, del, err = e.Remove("a:1", true, used)
+	removeUsed(t, e, a, b, used)
+}
+
+// removeUsed goes on with a, which has one name left and a user, and b, which shares its base.
+func removeUsed(t *testing.T, e *env, a, b Image, used InUse) {
+	t.Helper()
+	un, del, err := e.Remove("a:1", true, used)
 	if err != nil || !slices.Equal(un, []string{"a:1"}) || len(del) != 0 || !e.l.Has(a.DiffIDs[1]) {
 		t.Fatal("an image in use lost its layers", un, del, err)
 	}

@@ -1,0 +1,71 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
+	"github.com/klauspost/compress/gzip"
+)
+
+// prose makes n bytes that compress about as well as programs do.
+func prose(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	words := make([][]byte, 4096)
+	for i := range words {
+		words[i] = make([]byte, 2+r.IntN(10))
+		for j := range words[i] {
+			words[i][j] = byte(r.IntN(256))
+		}
+	}
+	var b bytes.Buffer
+	for b.Len() < n {
+		b.Write(words[r.IntN(len(words))])
+	}
+	return b.Bytes()[:n]
+}
+
+// BenchmarkPull pulls an image of 8 gzip layers of 32 MiB from docker-registry on loopback; BenchmarkFloor only inflates and
+// hashes the same bytes, one layer after the other on one processor.
+func BenchmarkPull(b *testing.B) {
+	srv := kit.Start(b)
+	img := big(b)
+	name := srv.Push(b, "big:1", img)
+	b.SetBytes(8 * 32 << 20)
+	for b.Loop() {
+		e := newEnv(b, quick())
+		if _, err := e.Pull(context.Background(), name, PullOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkFloor(b *testing.B) {
+	img := big(b)
+	b.SetBytes(8 * 32 << 20)
+	for b.Loop() {
+		for _, l := range img.Manifest.Layers {
+			z, err := gzip.NewReader(bytes.NewReader(img.Blobs[l.Digest]))
+			if err != nil {
+				b.Fatal(err)
+			}
+			h := sha256.New()
+			if _, err := io.Copy(h, z); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func big(b *testing.B) *kit.Image {
+	b.Helper()
+	var tars [][]byte
+	for i := range 8 {
+		tars = append(tars, kit.Tar(b, kit.File{Header: kit.Text(string(rune('a'+i)), "").Header, Body: prose(uint64(i), 32<<20)}))
+	}
+	return kit.Build(b, kit.Spec{Tars: tars})
+}
