@@ -82,7 +82,6 @@ func (s *Shim) start() (pid int, err error) {
 	s.state.Status = statusRunning
 	s.state.StartedAt = time.Now().UTC()
 	s.mu.Unlock()
-	go trim()
 	return s.init.pid, nil
 }
 

@@ -207,6 +207,6 @@ func (s *Shim) follow(x *execution) {
 			<-p.Done()
 		}
 		x.out.Finish(lastFrame(wire.Reply{Exit: &exit}))
-		trim()
+		s.busy()
 	}()
 }

@@ -17,6 +17,8 @@ const replyTimeout = 10 * time.Second
 
 // serve answers one request.
 func (s *Shim) serve(c *wire.Conn, r *wire.Request) {
+	s.busy()
+	defer s.busy()
 	switch r.Op {
 	case wire.OpAttach:
 		s.attach(c, r)
@@ -120,7 +122,13 @@ func (s *Shim) signal(r *wire.Request) error {
 	if err != nil {
 		return err
 	}
-	return ctr.Signal(sig, r.All)
+	if err := ctr.Signal(sig, r.All); err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL && s.status() == statusPaused {
+		return ctr.Resume() // a frozen process of cgroup v1 does not even die
+	}
+	return nil
 }
 
 // change pauses, resumes or updates: from, unless empty, is the status it needs, to the one it makes.

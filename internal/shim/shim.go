@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/selfmem"
 	"github.com/dhow-containers/dhow/internal/shim/logfile"
 	"github.com/dhow-containers/dhow/internal/shim/stdio"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
@@ -37,6 +38,8 @@ const (
 	newborn = time.Minute
 	// farewell is how long the end waits for replies that are being written.
 	farewell = 2 * time.Second
+	// settle is how long after the last request memory is given back.
+	settle = 500 * time.Millisecond
 )
 
 // The states of wire.State.
@@ -65,6 +68,7 @@ type Shim struct {
 
 	// life is held for writing while the container is created, started or deleted, for reading while it is entered or changed.
 	life    sync.RWMutex
+	idle    *time.Timer
 	execing sync.Mutex // the runtime runs one exec at a time
 	log     *logfile.Writer
 	pumps   []*stdio.Pump
@@ -121,6 +125,8 @@ func Run(cfg wire.Config, o Options) error {
 		state: wire.State{Status: statusNew}, size: [2]uint16{cfg.Height, cfg.Width},
 		born: make(chan *child, 1), made: make(chan struct{}), quit: make(chan error, 1), over: make(chan struct{}), left: make(chan struct{}),
 	}
+	s.idle = time.AfterFunc(settle, trim)
+	defer s.idle.Stop()
 	chld := make(chan os.Signal, 1)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl PR_SET_CHILD_SUBREAPER", err)
@@ -301,8 +307,17 @@ func complain(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, time.Now().UTC().Format(time.RFC3339)+" "+format+"\n", args...)
 }
 
-// trim gives memory back after a burst of work.
-func trim() { debug.FreeOSMemory() }
+// busy puts off the giving back of memory until nothing has happened for a while: a container that ends at once does not
+// pay for it, one that stays has a light shim.
+func (s *Shim) busy() { s.idle.Reset(settle) }
+
+// trim gives memory back.
+func trim() {
+	debug.FreeOSMemory()
+	if err := selfmem.DropText(); err != nil {
+		complain("give memory back: %v", err)
+	}
+}
 
 // startTime returns field 22 of /proc/PID/stat, or 0.
 func startTime(pid int) uint64 {

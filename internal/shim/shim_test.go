@@ -46,8 +46,14 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 	for _, c := range change {
 		c(&cfg)
 	}
+	bin := cfg.Log.Attrs["binary"] // set by realShim
+	cfg.Log.Attrs = nil
 	os.MkdirAll(cfg.RunDir, 0o700)
-	writeBundle(t, dir, cfg.Terminal, args)
+	if bin != "" {
+		writeSpec(t, dir, realSpec(&cfg, args))
+	} else {
+		writeBundle(t, dir, cfg.Terminal, args)
+	}
 	b, err := json.Marshal(cfg)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(cfg.RunDir, wire.ConfigFile), b, 0o600)
@@ -63,7 +69,10 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 	}
 	defer ready.Close()
 	r.cmd = exec.Command("/proc/self/exe", cfg.RunDir)
-	r.cmd.Env = append(os.Environ(), "DHOW_TEST_ROLE=shim")
+	r.cmd.Env = append(os.Environ(), "DHOW_TEST_ROLE=shim", "GORACE=atexit_sleep_ms=0")
+	if bin != "" {
+		r.cmd = exec.Command(bin, cfg.RunDir)
+	}
 	r.cmd.Dir = cfg.RunDir
 	null, _ := os.Open(os.DevNull)
 	r.cmd.ExtraFiles = []*os.File{null, theirs}
@@ -416,6 +425,7 @@ func TestStdin(t *testing.T) {
 	a.WriteStdin([]byte("one\n"))
 	a.CloseStdin()
 	a.Close()
+	time.Sleep(100 * time.Millisecond) // between clients there is no order but time
 	b := r.attach(true)
 	b.WriteStdin([]byte("two\n"))
 	out.Reset()

@@ -1,0 +1,282 @@
+package shim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/shim/wire"
+)
+
+// Budgets of the shim, in bytes.
+const (
+	maxBinary = 5 << 20
+	maxPSS    = 3 << 20
+)
+
+// built is dhow-shim as released, built once.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "dhow-shim-test-")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "dhow-shim")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "github.com/dhow-containers/dhow/cmd/dhow-shim")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build dhow-shim: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+// realShim makes a rig over dhow-shim and the real runtime, in a root file system that holds busybox.
+func realShim(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("needs a static busybox: ", err)
+	}
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newRig(t, args, append(change, func(c *wire.Config) {
+		c.ID = "shimtest-" + id.Short(id.New())
+		c.OCIRoot = filepath.Join(c.RunDir, "oci")
+		root := filepath.Join(c.Bundle, "root")
+		for _, d := range []string{"bin", "proc", "dev", "tmp"} {
+			if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(root, "bin/busybox"), busybox, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(filepath.Join(root, "bin/noexec"), []byte("x"), 0o644)
+		for _, n := range []string{"sh", "sleep", "echo", "cat", "seq", "stty", "tty", "true", "kill", "setsid", "dd", "ps"} {
+			os.Symlink("busybox", filepath.Join(root, "bin", n))
+		}
+	}, useBinary(bin))...)
+}
+
+// useBinary marks the config for newRig.
+func useBinary(bin string) func(*wire.Config) {
+	return func(c *wire.Config) { c.Log.Attrs = map[string]string{"binary": bin} }
+}
+
+func realSpec(c *wire.Config, args []string) *specs.Spec {
+	return &specs.Spec{
+		Version: specs.Version, Hostname: "shimtest",
+		Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}, Terminal: c.Terminal},
+		Root:    &specs.Root{Path: "root"},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
+		},
+		Linux: &specs.Linux{
+			CgroupsPath: "/dhow-shim-test/" + c.ID,
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace},
+			},
+		},
+	}
+}
+
+func TestRealRun(t *testing.T) {
+	r := realShim(t, sh("echo out $$; echo err >&2; exit 7"))
+	a := r.attach(false)
+	r.run()
+	var out, er bytes.Buffer
+	last, err := a.Copy(&out, &er)
+	if err != nil || last.Exit.Code != 7 || out.String() != "out 1\n" || er.String() != "err\n" {
+		t.Errorf("%q %q %+v %v", out.String(), er.String(), last, err)
+	}
+	if e := r.ended(); e == nil || e.Code != 7 {
+		t.Errorf("%+v", e)
+	}
+	if o, e := r.log(); o != "out 1\n" || e != "err\n" {
+		t.Errorf("log %q %q", o, e)
+	}
+	if left, _ := os.ReadDir(r.cfg.OCIRoot); len(left) > 0 {
+		t.Errorf("left in the runtime's folder: %v", left)
+	}
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/dhow-shim-test/" + r.cfg.ID); len(left) > 0 {
+		t.Errorf("cgroups left: %v", left)
+	}
+}
+
+func TestRealStartErrors(t *testing.T) {
+	for arg, kind := range map[string]errdef.Kind{"no-such-command": errdef.NotFound, "/bin/noexec": errdef.Forbidden} {
+		r := realShim(t, []string{arg})
+		a := r.attach(false)
+		_, err := wire.Call(r.ctx, r.sock, wire.Request{Op: wire.OpCreate}) // the runtime looks names up that early
+		if err == nil {
+			_, err = wire.Call(r.ctx, r.sock, wire.Request{Op: wire.OpStart})
+		}
+		if !errdef.Is(err, kind) {
+			t.Errorf("%s: %v", arg, err)
+		}
+		if _, err := a.Copy(nil, nil); !errdef.Is(err, kind) {
+			t.Errorf("%s, attached: %v", arg, err)
+		}
+		if e := r.ended(); e != nil {
+			t.Errorf("%s: exit.json %+v", arg, e)
+		}
+	}
+}
+
+func TestRealSignalPauseExec(t *testing.T) {
+	r := realShim(t, []string{"sleep", "60"})
+	r.run()
+	s, err := wire.OpenStream(r.ctx, r.sock, wire.Request{
+		Op: wire.OpExec, Exec: "x", Stdin: true, Stdout: true, Stderr: true,
+		Process: &specs.Process{Args: sh("cat; exit 11"), Cwd: "/", Env: []string{"PATH=/bin"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.WriteStdin([]byte("hello"))
+	s.CloseStdin()
+	var out bytes.Buffer
+	if last, err := s.Copy(&out, nil); err != nil || last.Exit.Code != 11 || out.String() != "hello" {
+		t.Errorf("%q %+v %v", out.String(), last, err)
+	}
+	_, err = wire.OpenStream(r.ctx, r.sock, wire.Request{
+		Op: wire.OpExec, Exec: "y", Stdout: true, Process: &specs.Process{Args: []string{"nope"}, Cwd: "/", Env: []string{"PATH=/bin"}},
+	})
+	if !errdef.Is(err, errdef.NotFound) {
+		t.Errorf("exec of an unknown command: %v", err)
+	}
+	r.call(wire.Request{Op: wire.OpPause})
+	r.call(wire.Request{Op: wire.OpResume})
+	r.call(wire.Request{Op: wire.OpPause})
+	r.call(wire.Request{Op: wire.OpSignal, Signal: 9})
+	if e := r.wait(); e.Code != 137 {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestRealTerminal(t *testing.T) {
+	r := realShim(t, sh("stty size; read x; stty size; echo got $x; tty; exit 3"), func(c *wire.Config) {
+		c.Terminal, c.Stdin, c.Height, c.Width = true, true, 33, 77
+	})
+	a := r.attach(true)
+	r.run()
+	var out bytes.Buffer
+	for !strings.Contains(out.String(), "33 77") {
+		_, p, _, err := a.Next()
+		if err != nil {
+			t.Fatalf("%q: %v", out.String(), err)
+		}
+		out.Write(p)
+	}
+	r.call(wire.Request{Op: wire.OpResize, Height: 44, Width: 99})
+	a.WriteStdin([]byte("hello\r"))
+	last, err := a.Copy(&out, nil)
+	if err != nil || last.Exit.Code != 3 || !strings.Contains(out.String(), "44 99\r\ngot hello\r\n/dev/") {
+		t.Errorf("%q %+v %v", out.String(), last, err)
+	}
+}
+
+// TestBudgets measures an idle shim of a running container: memory, processor time, size, and what it links.
+func TestBudgets(t *testing.T) {
+	r := realShim(t, []string{"sleep", "60"})
+	r.run()
+	time.Sleep(2 * settle)
+	pid := r.cmd.Process.Pid
+	pss := smaps(t, pid, "Pss:")
+	if os.Getenv("SMAPS") != "" {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+		t.Logf("%s", b)
+	}
+	t.Logf("PSS %d KiB (anonymous %d), threads %s", pss>>10, smaps(t, pid, "Pss_Anon:")>>10, status(t, pid, "Threads:"))
+	if pss > maxPSS {
+		t.Errorf("PSS %d KiB, budget %d", pss>>10, maxPSS>>10)
+	}
+	before := cpu(t, pid)
+	switches := status(t, pid, "voluntary_ctxt_switches:")
+	time.Sleep(3 * time.Second)
+	if after := cpu(t, pid); after != before {
+		t.Errorf("idle, it used the processor: %s -> %s", before, after)
+	}
+	if now := status(t, pid, "voluntary_ctxt_switches:"); now != switches {
+		t.Logf("woke up while idle: %s -> %s", switches, now)
+	}
+	bin, _ := built()
+	if st, err := os.Stat(bin); err != nil || st.Size() > maxBinary {
+		t.Errorf("binary: %v, %v, budget %d", st.Size(), err, maxBinary)
+	}
+	deps, err := exec.Command("go", "list", "-deps", "github.com/dhow-containers/dhow/cmd/dhow-shim").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range strings.Fields(string(deps)) {
+		switch d {
+		case "net", "net/http", "crypto/tls", "log/slog", "text/template", "regexp", "google.golang.org/grpc", "go.etcd.io/bbolt":
+			t.Errorf("dhow-shim links %s", d)
+		}
+	}
+}
+
+func smaps(t *testing.T, pid int, field string) (n int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, l := range strings.Split(string(b), "\n") {
+		if strings.HasPrefix(l, field) {
+			fmt.Sscan(l[len(field):], &n)
+		}
+	}
+	return n << 10
+}
+
+func status(t *testing.T, pid int, field string) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range strings.Split(string(b), "\n") {
+		if strings.HasPrefix(l, field) {
+			return strings.TrimSpace(l[len(field):])
+		}
+	}
+	return ""
+}
+
+// cpu returns user and system ticks.
+func cpu(t *testing.T, pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	return f[11] + "+" + f[12]
+}
+
+func writeSpec(t testing.TB, dir string, spec *specs.Spec) {
+	t.Helper()
+	b, err := json.Marshal(spec)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
