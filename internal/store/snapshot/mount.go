@@ -104,11 +104,21 @@ func overPaths(r bundle.Rootfs) (*os.File, error) {
 		err error
 	}
 	c := make(chan result)
-	go func() { // one shot; it sends exactly once
+	var work func()
+	work = func() { // sends exactly once
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it the namespace
+		if unix.Gettid() == unix.Getpid() {
+			// The process's first thread can't end, and it is the one that /proc/self shows: hold it while another does the work.
+			done := make(chan struct{})
+			go func() { work(); close(done) }()
+			<-done
+			runtime.UnlockOSThread()
+			return
+		}
 		m, err := attachAndMount(r)
 		c <- result{m, err}
-	}()
+	}
+	go work()
 	res := <-c
 	return res.m, res.err
 }
