@@ -221,7 +221,7 @@ func cmdLogin(a *app) *cobra.Command {
 					return err
 				}
 			}
-			return a.login(c.Context(), &registry.AuthConfig{Username: user, Password: pass, ServerAddress: authKey(host)})
+			return login(a, c.Context(), &registry.AuthConfig{Username: user, Password: pass, ServerAddress: authKey(host)})
 		})
 	c.Flags().StringVarP(&user, "username", "u", "", "User name")
 	c.Flags().StringVarP(&pass, "password", "p", "", "Password (others can see it in the process list; use --password-stdin)")
@@ -229,7 +229,7 @@ func cmdLogin(a *app) *cobra.Command {
 	return c
 }
 
-func (a *app) login(ctx context.Context, ac *registry.AuthConfig) error {
+func login(a *app, ctx context.Context, ac *registry.AuthConfig) error {
 	api, err := a.client()
 	if err != nil {
 		return err

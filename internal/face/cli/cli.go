@@ -145,22 +145,42 @@ func (a *app) getenv(name string) string {
 // out writes a line to stdout.
 func (a *app) out(v ...any) { fmt.Fprintln(a.Stdout, v...) }
 
-// forEach does act for every name, prints the name of each that worked and every error, and fails if one failed.
+// forEach does act for every name, many at a time, prints in their order the name of each that worked and every error, and
+// fails if one failed.
 func (a *app) forEach(names []string, act func(name string) error) error {
+	const most = 32
+	errs := make([]chan error, len(names))
+	slots := make(chan struct{}, most)
+	for i, n := range names {
+		errs[i] = make(chan error, 1)
+		go func() { // ends with the engine's answer
+			slots <- struct{}{}
+			errs[i] <- act(n)
+			<-slots
+		}()
+	}
 	failed := false
-	for _, n := range names {
-		if err := act(n); err != nil {
-			a.complain(err)
-			failed = true
+	for i, n := range names {
+		err := <-errs[i]
+		if err == nil {
+			a.out(n)
 			continue
 		}
-		a.out(n)
+		a.complain(err)
+		if _, ok := err.(tolerated); !ok {
+			failed = true
+		}
 	}
 	if failed {
 		return exit(exitError, nil)
 	}
 	return nil
 }
+
+// tolerated is an error that is told but is no failure: rm -f of what does not exist.
+type tolerated struct{ error }
+
+func (t tolerated) Unwrap() error { return t.error }
 
 // minArgs, maxArgs and exactArgs check the number of words.
 func minArgs(n int) cobra.PositionalArgs   { return countArgs(n, -1) }

@@ -118,7 +118,11 @@ func cmdRm(a *app) *cobra.Command {
 				if n == "" {
 					return errors.New("the container's name is empty")
 				}
-				return api.Delete(c.Context(), containerPath(n, ""), q, nil)
+				err := api.Delete(c.Context(), containerPath(n, ""), q, nil)
+				if force && isMissing(err) {
+					return tolerated{err}
+				}
+				return err
 			})
 		})
 	c.Aliases = []string{"remove"}
@@ -326,7 +330,7 @@ func cmdPort(a *app) *cobra.Command {
 					want += "/tcp"
 				}
 			}
-			return a.printPorts(ins.NetworkSettings.Ports, args, want)
+			return printPorts(a, ins.NetworkSettings.Ports, args, want)
 		})
 }
 
@@ -358,7 +362,7 @@ func cmdUpdate(a *app) *cobra.Command {
 }
 
 // printPorts lists the bindings of all ports, or those of the one wanted.
-func (a *app) printPorts(ports network.PortMap, args []string, want string) error {
+func printPorts(a *app, ports network.PortMap, args []string, want string) error {
 	var lines []string
 	found := false
 	for p, binds := range ports {

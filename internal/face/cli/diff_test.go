@@ -234,7 +234,8 @@ func walk(path string, v any, into map[string]any) {
 		if len(v) == 0 && path != "" && strings.Count(path, ".") > 1 {
 			switch {
 			case strings.HasPrefix(path, ".HostConfig.") && strings.Count(path, ".") == 2, path == ".NetworkingConfig.EndpointsConfig",
-				path == ".HostConfig.LogConfig.Config", strings.HasSuffix(path, ".DriverConfig"): // an empty map is no map
+				path == ".HostConfig.LogConfig.Config", strings.HasSuffix(path, ".DriverConfig"), path == ".IPAM.Options",
+				strings.HasSuffix(path, ".DriverOpts"): // an empty map is no map
 			default:
 				into[path] = "{}" // the member of a set
 			}

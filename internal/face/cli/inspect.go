@@ -104,7 +104,7 @@ func (a *app) inspect(ctx context.Context, refs, search []string, fm string, siz
 			found = append(found, raw)
 			continue
 		}
-		if err := a.inspectTemplate(kind, raw, fm); err != nil {
+		if err := inspectTemplate(a, kind, raw, fm); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func find(ctx context.Context, api *client.Client, ref string, search []string, 
 }
 
 // inspectTemplate runs the template on the typed answer, and on the bare JSON when it names something the types lack.
-func (a *app) inspectTemplate(kind string, raw []byte, fm string) error {
+func inspectTemplate(a *app, kind string, raw []byte, fm string) error {
 	t, err := format.Parse(fm)
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func cmdLogs(a *app) *cobra.Command {
 			if err := api.Get(c.Context(), path+"/json", nil, &ins); err != nil {
 				return err
 			}
-			resp, err := api.Open(c.Context(), http.MethodGet, path+"/logs", q, nil, nil)
+			resp, err := api.Open(c.Context(), http.MethodGet, "/containers/"+ins.ID+"/logs", q, nil, nil)
 			if err != nil {
 				return err
 			}

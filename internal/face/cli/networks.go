@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/network"
@@ -43,6 +44,7 @@ func networkLs(a *app) *cobra.Command {
 		if err := api.Get(c.Context(), "/networks", q, &list); err != nil {
 			return err
 		}
+		slices.SortFunc(list, func(a, b network.Summary) int { return format.Natural(a.Name, b.Name) })
 		rows := make([]any, len(list))
 		for i, n := range list {
 			r := networkRow{labelled: labelled{labels: n.Labels}, CreatedAt: n.Created.String(), Driver: n.Driver, ID: n.ID, Name: n.Name, Scope: n.Scope,

@@ -40,11 +40,11 @@ func cmdPrune(a *app, kind string) *cobra.Command {
 			what += ", and all anonymous volumes not used by a container"
 		}
 		if !o.force {
-			if err := a.confirm("WARNING! This will remove " + what + ".\nAre you sure you want to continue? [y/N] "); err != nil {
+			if err := confirm(a, "WARNING! This will remove "+what+".\nAre you sure you want to continue? [y/N] "); err != nil {
 				return err
 			}
 		}
-		return a.prune(c.Context(), kind, q, &o)
+		return prune(a, c.Context(), kind, q, &o)
 	})
 	f := c.Flags()
 	f.BoolVarP(&o.force, "force", "f", false, "Do not ask")
@@ -64,7 +64,7 @@ type pruneOptions struct {
 }
 
 // confirm asks on the terminal; anything but yes is an error.
-func (a *app) confirm(question string) error {
+func confirm(a *app, question string) error {
 	if !tty.IsTerminal(int(a.Stdin.Fd())) {
 		return errors.New("standard input is not a terminal, so nobody can be asked; use --force")
 	}
@@ -77,7 +77,7 @@ func (a *app) confirm(question string) error {
 	return exit(exitError, errors.New("nothing was removed"))
 }
 
-func (a *app) prune(ctx context.Context, kind string, q url.Values, o *pruneOptions) error {
+func prune(a *app, ctx context.Context, kind string, q url.Values, o *pruneOptions) error {
 	api, err := a.client()
 	if err != nil {
 		return err

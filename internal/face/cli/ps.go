@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -111,69 +113,55 @@ func joinLabels(m map[string]string) string {
 	return strings.Join(out, ",")
 }
 
-// Ports writes published ports the way ps shows them: ranges joined, 0.0.0.0:8080->80/tcp.
+// Ports writes published ports the way docker ps does: runs of ports first, then every mapping to another port by itself.
 func Ports(list []container.PortSummary) string {
-	sort.Slice(list, func(i, j int) bool {
-		a, b := list[i], list[j]
-		if a.PrivatePort != b.PrivatePort {
-			return a.PrivatePort < b.PrivatePort
-		}
-		if c := a.IP.Compare(b.IP); c != 0 {
-			return c < 0
-		}
-		if a.PublicPort != b.PublicPort {
-			return a.PublicPort < b.PublicPort
-		}
-		return a.Type < b.Type
+	slices.SortFunc(list, func(a, b container.PortSummary) int {
+		return cmp.Or(cmp.Compare(a.PrivatePort, b.PrivatePort), a.IP.Compare(b.IP), cmp.Compare(a.PublicPort, b.PublicPort), cmp.Compare(a.Type, b.Type))
 	})
-	type run struct{ first, last, shift int }
-	type key struct {
-		ip, proto string
-		public    bool
-	}
-	runs := map[key][]run{}
+	type key struct{ ip, proto string }
+	type run struct{ first, last uint16 }
+	runs := map[key]run{}
 	var order []key
+	var out, mapped []string
+	write := func(k key, r run) string {
+		span := strconv.Itoa(int(r.first))
+		if r.last != r.first {
+			span += "-" + strconv.Itoa(int(r.last))
+		}
+		if k.ip != "" {
+			span = k.ip + ":" + span + "->" + span
+		}
+		return span + "/" + k.proto
+	}
 	for _, p := range list {
-		k := key{proto: p.Type, public: p.PublicPort != 0}
-		if p.IP.IsValid() && k.public {
+		k := key{proto: p.Type}
+		if p.IP.IsValid() {
 			k.ip = p.IP.String()
-		}
-		r := run{int(p.PrivatePort), int(p.PrivatePort), int(p.PublicPort) - int(p.PrivatePort)}
-		if !k.public {
-			r.shift = 0
-		}
-		have := runs[k]
-		if have == nil {
-			order = append(order, k)
-		}
-		if n := len(have); n > 0 && have[n-1].last+1 == r.first && have[n-1].shift == r.shift {
-			have[n-1].last = r.last
-		} else {
-			have = append(have, r)
-		}
-		runs[k] = have
-	}
-	span := func(a, b int) string {
-		if a == b {
-			return strconv.Itoa(a)
-		}
-		return fmt.Sprintf("%d-%d", a, b)
-	}
-	var out []string
-	for _, k := range order {
-		for _, r := range runs[k] {
-			s := span(r.first, r.last) + "/" + k.proto
-			if k.public {
-				ip := k.ip
-				if strings.Contains(ip, ":") {
-					ip = "[" + ip + "]"
-				}
-				s = ip + ":" + span(r.first+r.shift, r.last+r.shift) + "->" + s
+			if p.IP.Is6() {
+				k.ip = "[" + k.ip + "]"
 			}
-			out = append(out, s)
+			if p.PublicPort != p.PrivatePort {
+				mapped = append(mapped, fmt.Sprintf("%s:%d->%d/%s", k.ip, p.PublicPort, p.PrivatePort, p.Type))
+				continue
+			}
 		}
+		r, known := runs[k]
+		switch {
+		case !known:
+			order = append(order, k)
+			r = run{p.PrivatePort, p.PrivatePort}
+		case p.PrivatePort == r.last || p.PrivatePort == r.last+1:
+			r.last = p.PrivatePort
+		default:
+			out = append(out, write(k, r))
+			r = run{p.PrivatePort, p.PrivatePort}
+		}
+		runs[k] = r
 	}
-	return strings.Join(out, ", ")
+	for _, k := range order {
+		out = append(out, write(k, runs[k]))
+	}
+	return strings.Join(append(out, mapped...), ", ")
 }
 
 func cmdPs(a *app) *cobra.Command { return psCommand(a, "ps") }
@@ -200,13 +188,12 @@ func psCommand(a *app, name string) *cobra.Command {
 			}
 			if o.last > 0 {
 				q.Set("limit", strconv.Itoa(o.last))
-				o.all = true
 			}
 			if o.all {
 				q.Set("all", "1")
 			}
 			f := a.listFormat("psFormat", o.format, o.quiet)
-			if o.size || strings.Contains(f, ".Size") {
+			if o.size || strings.Contains(f, ".Size") || strings.Contains(f, "{{json .") {
 				q.Set("size", "1")
 			}
 			var list []container.Summary

@@ -27,7 +27,7 @@ func cmdStats(a *app) *cobra.Command {
 	c := words("stats [OPTIONS] [CONTAINER...]", "Show the resources containers use", "dhow stats --no-stream web", minArgs(0),
 		func(c *cobra.Command, args []string) error {
 			for {
-				rows, err := a.statsRows(c.Context(), args, all, noTrunc)
+				rows, err := statsRows(a, c.Context(), args, all, noTrunc)
 				if err != nil {
 					return err
 				}
@@ -53,7 +53,7 @@ func cmdStats(a *app) *cobra.Command {
 	return c
 }
 
-func (a *app) statsRows(ctx context.Context, refs []string, all, full bool) ([]any, error) {
+func statsRows(a *app, ctx context.Context, refs []string, all, full bool) ([]any, error) {
 	api, err := a.client()
 	if err != nil {
 		return nil, err

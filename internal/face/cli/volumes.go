@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
@@ -44,6 +45,7 @@ func volumeLs(a *app) *cobra.Command {
 		for _, w := range list.Warnings {
 			fmt.Fprintln(a.Stderr, "WARNING: "+format.Safe(w))
 		}
+		slices.SortFunc(list.Volumes, func(a, b volume.Volume) int { return format.Natural(a.Name, b.Name) })
 		rows := make([]any, len(list.Volumes))
 		for i, v := range list.Volumes {
 			rows[i] = volumeRow{labelled: labelled{labels: v.Labels}, Driver: format.Safe(v.Driver), Labels: joinLabels(v.Labels), Links: "N/A",

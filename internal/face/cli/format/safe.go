@@ -5,6 +5,7 @@
 package format
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -79,3 +80,31 @@ func Ago(now, t time.Time) string {
 
 // Size writes a size in decimal units with three digits, as image sizes are.
 func Size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
+
+// Natural orders names with their numbers as numbers: web2 before web10.
+func Natural(a, b string) int {
+	for a != "" && b != "" {
+		na, nb := digits(a), digits(b)
+		if na > 0 && nb > 0 {
+			x, y := strings.TrimLeft(a[:na], "0"), strings.TrimLeft(b[:nb], "0")
+			if c := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); c != 0 {
+				return c
+			}
+			a, b = a[na:], b[nb:]
+			continue
+		}
+		if a[0] != b[0] {
+			return cmp.Compare(a[0], b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+func digits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
