@@ -278,22 +278,51 @@ func (s *Service) Members(networkID string) map[string]Endpoint {
 func (s *Service) assertRules() error {
 	s.rules.Lock()
 	defer s.rules.Unlock()
+	return s.ruleset().Assert()
+}
+
+// ruleset is what the nft table shall hold now.
+func (s *Service) ruleset() apply.Ruleset {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	r := apply.Ruleset{Table: s.table, Router: s.route}
 	for _, n := range s.nets {
-		if n.Device != "" {
-			br := apply.Bridge{Name: n.Device, Internal: n.Internal, Masquerade: boolOption(n.Options, optMasquerade, true)}
-			for _, sub := range n.Subnets {
-				br.Subnets = append(br.Subnets, sub.Prefix)
-			}
-			r.Bridges = append(r.Bridges, br)
+		if n.Device == "" {
+			continue
 		}
+		br := apply.Bridge{Name: n.Device, Internal: n.Internal, Masquerade: boolOption(n.Options, optMasquerade, true)}
+		for _, sub := range n.Subnets {
+			br.Subnets = append(br.Subnets, sub.Prefix)
+		}
+		r.Bridges = append(r.Bridges, br)
 	}
 	for _, b := range s.boxes {
 		r.Elements = append(r.Elements, owned(b)...)
 	}
-	s.mu.Unlock()
-	return r.Assert()
+	return r
+}
+
+// Watch puts the rules back whenever somebody removes them (a firewall that flushes everything when it reloads), until ctx
+// ends. It also says which other firewalls of the host drop forwarded packets, since no rule of ours can overrule that.
+func (s *Service) Watch(ctx context.Context) error {
+	if others, err := s.table.DroppingForward(); err != nil {
+		s.log.Warn("other firewalls", "err", err)
+	} else if len(others) > 0 {
+		s.log.Warn("another firewall drops forwarded packets by default: accept there what comes from or goes to the bridges of dhow, or containers reach nobody", "chains", others)
+	}
+	return nft.Watch(ctx, func() {
+		s.rules.Lock()
+		defer s.rules.Unlock()
+		r := s.ruleset()
+		ok, err := r.Intact()
+		if err == nil && !ok {
+			s.log.Warn("somebody removed rules of table inet " + s.cfg.Table + "; putting them back")
+			err = r.Assert()
+		}
+		if err != nil {
+			s.log.Error("rules could not be put back", "err", err)
+		}
+	})
 }
 
 func owned(r *record) []apply.Owned {

@@ -15,6 +15,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/network/apply"
+	"github.com/dhow-containers/dhow/internal/network/plan"
 )
 
 func TestPredefined(t *testing.T) {
@@ -199,4 +200,16 @@ func TestLeak(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, func() string { return snapshot(t, s) }, before)
+}
+
+// published says what the kernel forwards, one port a line.
+func published(t *testing.T, s *Service) []string {
+	t.Helper()
+	els, err := apply.Published(s.table)
+	must(t, err)
+	var out []string
+	for _, e := range els {
+		out = append(out, fmt.Sprintf("%s %s %s", plan.ProtoName(e.Proto), netip.AddrPortFrom(e.HostIP, e.HostPort), e.Owner))
+	}
+	return out
 }

@@ -8,6 +8,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -93,6 +94,7 @@ type Batch struct {
 	owner *Table
 	table *nftables.Table
 	ops   []func(*nftables.Conn) error
+	rules map[string][]string // comments by chain, as added
 }
 
 func (t *Table) table() *nftables.Table {
@@ -100,7 +102,9 @@ func (t *Table) table() *nftables.Table {
 }
 
 // Begin starts a batch.
-func (t *Table) Begin() *Batch { return &Batch{owner: t, table: t.table()} }
+func (t *Table) Begin() *Batch {
+	return &Batch{owner: t, table: t.table(), rules: map[string][]string{}}
+}
 
 func (b *Batch) add(op func(*nftables.Conn)) {
 	b.ops = append(b.ops, func(c *nftables.Conn) error { op(c); return nil })
@@ -142,6 +146,7 @@ func (b *Batch) AddRule(chain, comment string, parts ...Part) {
 		r.Exprs = append(r.Exprs, p...)
 	}
 	r.UserData = userdata.AppendString(nil, userdata.TypeComment, comment)
+	b.rules[chain] = append(b.rules[chain], comment)
 	b.add(func(c *nftables.Conn) { c.AddRule(r) })
 }
 
@@ -206,6 +211,31 @@ func (t *Table) Elements(s Set) ([]Element, error) {
 		out[i] = Element{Key: e.Key, KeyEnd: e.KeyEnd, Value: e.Val, Comment: e.Comment}
 	}
 	return out, nil
+}
+
+// Holds reports whether each chain that b adds rules to has exactly those rules now, going by their comments. b is not sent.
+func (t *Table) Holds(b *Batch) (bool, error) {
+	if ok, err := t.Exists(); err != nil || !ok {
+		return false, err
+	}
+	for chain, want := range b.rules {
+		rules, err := (&nftables.Conn{}).GetRules(t.table(), &nftables.Chain{Name: chain, Table: t.table()})
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("list rules of %s: %w", chain, err)
+		}
+		var have []string
+		for _, r := range rules {
+			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			have = append(have, comment)
+		}
+		if !slices.Equal(have, want) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // Exists reports whether the table is there.

@@ -101,6 +101,13 @@ func (r Ruleset) Assert() error {
 	return b.Commit()
 }
 
+// Intact reports whether all rules are in place. It changes nothing.
+func (r Ruleset) Intact() (bool, error) {
+	b := r.Table.Begin()
+	r.chains(b)
+	return r.Table.Holds(b)
+}
+
 // members are the elements of one of the sets about bridges.
 func (r Ruleset) members(set string) []nft.Element {
 	var out []nft.Element
