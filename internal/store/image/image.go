@@ -137,7 +137,7 @@ func (s *Store) unpin(ds ...digest.Digest) {
 }
 
 // commit writes an image and its names in one transaction, after everything it needs is durable. It returns what the tag
-// pointed to before.
+// pointed to before; without a tag, id itself when it was here already.
 func (s *Store) commit(id digest.Digest, r record, tag string, digests []string) (before digest.Digest, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,6 +148,9 @@ func (s *Store) commit(id digest.Digest, r record, tag string, digests []string)
 		} else if found { // the same config by another manifest: keep both documents
 			r.Blobs = union(old.Blobs, r.Blobs)
 			r.Added = old.Added
+			if tag == "" {
+				before = id
+			}
 		}
 		if err := tx.Put(bucketImages, id.String(), r); err != nil {
 			return err

@@ -27,8 +27,17 @@ func readBlob(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor) ([
 	return io.ReadAll(b)
 }
 
-// pullLayers makes every layer of f present. The first failure ends the others.
-func (s *Store) pullLayers(ctx context.Context, repo *registry.Repo, f *found, p *reporter) error {
+// pull is one pull while its layers come in.
+type pull struct {
+	s    *Store
+	repo *registry.Repo
+	f    *found
+	p    *reporter
+}
+
+// layers makes every layer present. The first failure ends the others.
+func (u *pull) layers(ctx context.Context) error {
+	s, f, p := u.s, u.f, u.p
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.c.Downloads)
 	started := map[digest.Digest]bool{}
@@ -51,14 +60,15 @@ func (s *Store) pullLayers(ctx context.Context, repo *registry.Repo, f *found, p
 		}
 	}
 	for _, i := range todo {
-		g.Go(func() error { return s.layer(ctx, repo, f.man.Layers[i], f.image.RootFS.DiffIDs[i], p) })
+		g.Go(func() error { return u.layer(ctx, f.man.Layers[i], f.image.RootFS.DiffIDs[i]) })
 	}
 	return g.Wait()
 }
 
 // layer makes one layer present. Of several pulls that want it one fetches and the others wait; when that one fails, for
 // whatever reason of its own, the next tries by itself with its own registry and credentials.
-func (s *Store) layer(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, want digest.Digest, p *reporter) error {
+func (u *pull) layer(ctx context.Context, d ocispec.Descriptor, want digest.Digest) error {
+	s := u.s
 	for {
 		s.mu.Lock()
 		flight, busy := s.flights[want]
@@ -75,10 +85,10 @@ func (s *Store) layer(ctx context.Context, repo *registry.Repo, d ocispec.Descri
 				close(flight)
 			}()
 			if s.c.Layers.Has(want) { // another flight landed while we looked
-				p.say(shortLayer(d), "Pull complete")
+				u.p.say(shortLayer(d), "Pull complete")
 				return nil
 			}
-			return s.fetch(ctx, repo, d, want, p)
+			return u.fetch(ctx, d, want)
 		}
 		select {
 		case <-flight:
@@ -86,16 +96,17 @@ func (s *Store) layer(ctx context.Context, repo *registry.Repo, d ocispec.Descri
 			return context.Cause(ctx)
 		}
 		if s.c.Layers.Has(want) {
-			p.say(shortLayer(d), "Pull complete")
+			u.p.say(shortLayer(d), "Pull complete")
 			return nil
 		}
 	}
 }
 
 // fetch is the one pass: download, verify, inflate, verify, store.
-func (s *Store) fetch(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, want digest.Digest, p *reporter) error {
+func (u *pull) fetch(ctx context.Context, d ocispec.Descriptor, want digest.Digest) error {
+	s, p := u.s, u.p
 	short := shortLayer(d)
-	b, err := repo.Blob(ctx, d)
+	b, err := u.repo.Blob(ctx, d)
 	if err != nil {
 		return err
 	}

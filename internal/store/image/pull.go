@@ -67,14 +67,14 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 	s.pin(pins...)
 	defer s.unpin(pins...)
 
-	if err := s.pullLayers(ctx, repo, f, p); err != nil {
+	if err := (&pull{s, repo, f, p}).layers(ctx); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", r.Familiar(), err)
 	}
-	return s.finishPull(ctx, r, f, p)
+	return s.finish(ctx, r, f, p)
 }
 
-// finishPull stores the documents, then the records.
-func (s *Store) finishPull(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
+// finish stores the documents, then the records.
+func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
 	rec := record{Manifest: f.chain[len(f.chain)-1], Layers: f.image.RootFS.DiffIDs, Platform: f.image.Platform, Added: time.Now().UTC()}
 	if f.image.Created != nil {
 		rec.Created = *f.image.Created

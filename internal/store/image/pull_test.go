@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -121,6 +122,14 @@ func TestPullIndexAndDigest(t *testing.T) {
 	}
 	if again, err := e2.Resolve(byDigest); err != nil || again.ID != amd.ID {
 		t.Fatal(again.ID, err)
+	}
+	if again, err := e2.Resolve(ix.Top.Desc().Digest.String()); err != nil || again.ID != amd.ID {
+		t.Fatal(again.ID, err)
+	}
+	last := ""
+	_, err = e2.Pull(ctx, byDigest, PullOptions{Progress: func(ev Event) { last = ev.Status }})
+	if err != nil || last != "Status: Image is up to date for "+byDigest {
+		t.Fatal(last, err)
 	}
 }
 
@@ -238,6 +247,28 @@ func TestSkopeoReadsTheLayout(t *testing.T) {
 	out, err = exec.Command("skopeo", "inspect", "--config", "--raw", "oci:"+e.c.Content.Dir()+":"+name).CombinedOutput()
 	if err != nil || !bytes.Equal(out, img.Blobs[img.ID]) {
 		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// TestPullWhatSkopeoPushed has another program write the registry: converted to Docker's schema 2.
+func TestPullWhatSkopeoPushed(t *testing.T) {
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		t.Skip("skopeo is not installed")
+	}
+	srv := kit.Start(t)
+	img := kit.Busybox(t)
+	from, to := srv.Push(t, "from:1", img), srv.Ref("to:1")
+	out, err := exec.Command("skopeo", "copy", "--insecure-policy", "--format", "v2s2", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	e := newEnv(t, quick())
+	got, err := e.Pull(context.Background(), to, PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Manifest.MediaType != manifest.DockerManifest || !slices.Equal(got.DiffIDs, img.DiffIDs) || got.Config.Config.Cmd[0] != "sh" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -146,7 +146,7 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 
 // discard removes the files of records that are gone, where no other record and no pull needs them.
 func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) {
-	live := s.live(c)
+	live := c.live(s.pins)
 	for _, r := range gone {
 		if chain := layer.ChainID(r.Layers); chain != "" && !c.chains()[chain] {
 			if err := s.c.Layers.RemoveMerged(chain); err != nil {
@@ -174,10 +174,10 @@ func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) 
 	return deleted, nil
 }
 
-// live is every digest that a record or a running pull needs: blobs and diff IDs together. Call it with mu held.
-func (s *Store) live(c catalog) map[digest.Digest]bool {
+// live is every digest that a record or a pin needs: blobs and diff IDs together.
+func (c catalog) live(pins map[digest.Digest]int) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
-	for d := range s.pins {
+	for d := range pins {
 		live[d] = true
 	}
 	for id, r := range c.images {
@@ -213,7 +213,7 @@ func (s *Store) Freeze(fn func(Live) error) error {
 	if err != nil {
 		return err
 	}
-	return fn(Live{s.live(c), c.chains()})
+	return fn(Live{c.live(s.pins), c.chains()})
 }
 
 // Hold resolves an image and keeps it from being removed until release is called: for a container that is being made and is

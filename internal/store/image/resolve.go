@@ -68,10 +68,8 @@ func (c catalog) find(name string) (digest.Digest, error) {
 		if _, ok := c.images[d]; ok {
 			return d, nil
 		}
-		for id, r := range c.images {
-			if slices.Contains(r.Blobs, d) {
-				return id, nil
-			}
+		if id, ok := c.byDocument(d); ok {
+			return id, nil
 		}
 		return "", none
 	}
@@ -96,6 +94,19 @@ func (c catalog) find(name string) (digest.Digest, error) {
 		return "", none
 	}
 	return hit, nil
+}
+
+// byDocument finds the image whose manifest d is; else, of those that came through the index d, the one with the lowest ID.
+func (c catalog) byDocument(d digest.Digest) (hit digest.Digest, ok bool) {
+	for id, r := range c.images {
+		if r.Manifest.Digest == d {
+			return id, true
+		}
+		if slices.Contains(r.Blobs, d) && (hit == "" || id < hit) {
+			hit = id
+		}
+	}
+	return hit, hit != ""
 }
 
 func (c catalog) named(r ref.Ref) (digest.Digest, bool) {
