@@ -32,6 +32,11 @@ func versionOf(c *call) error {
 		return err
 	}
 	v.APIVersion, v.MinAPIVersion = apiVersion(maxMinor), apiVersion(minMinor)
+	for _, p := range v.Components {
+		if p.Name == "Engine" && p.Details != nil { // what the CLI prints
+			p.Details["ApiVersion"], p.Details["MinAPIVersion"] = v.APIVersion, v.MinAPIVersion
+		}
+	}
 	if v.Version == "" {
 		v.Version = c.version
 	}
