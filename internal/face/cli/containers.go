@@ -225,24 +225,13 @@ func (a *app) join(ctx context.Context, ref string, j join) error {
 	if err := api.Get(ctx, containerPath(ref, "/json"), nil, &ins); err != nil {
 		return err
 	}
-	if ins.Config == nil || ins.State == nil {
-		return errors.New("the engine's answer has no config or state")
-	}
-	if !j.start {
-		if !ins.State.Running {
-			return errors.New("the container does not run; start it first")
-		}
-		if ins.State.Paused {
-			return errors.New("the container is paused; unpause it first")
-		}
-	}
-	cfg := container.Config{AttachStdin: j.stdin && ins.Config.OpenStdin, AttachStdout: true, AttachStderr: true, Tty: ins.Config.Tty}
-	if cfg.Tty && cfg.AttachStdin && !tty.IsTerminal(int(a.Stdin.Fd())) {
-		return errors.New("the container has a terminal, but standard input is none")
+	cfg, err := joinable(a, &ins, j)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := a.attach(ctx, ins.ID, &cfg, j.keys)
+	s, err := a.attach(ctx, ins.ID, cfg, j.keys)
 	if err != nil {
 		return err
 	}
@@ -264,10 +253,10 @@ func (a *app) join(ctx context.Context, ref string, j join) error {
 	}
 	session := make(chan error, 1)
 	go func() { session <- s.run(ctx); close(session) }()
-	defer func() { cancel(); <-session }()
+	defer func() { cancel(); <-session }() // the terminal is restored before we go on
 	if j.start {
 		if err := api.Post(ctx, "/containers/"+ins.ID+"/start", nil, nil, nil); err != nil {
-			return exit(exitError, err)
+			return err
 		}
 	}
 	if cfg.Tty {
@@ -279,6 +268,24 @@ func (a *app) join(ctx context.Context, ref string, j join) error {
 		return err
 	}
 	return (<-wait).err()
+}
+
+// joinable checks that a container can be attached to, and says which streams it has.
+func joinable(a *app, ins *container.InspectResponse, j join) (*container.Config, error) {
+	if ins.Config == nil || ins.State == nil {
+		return nil, errors.New("the engine's answer has no config or state")
+	}
+	if !j.start && !ins.State.Running {
+		return nil, errors.New("the container does not run; start it first")
+	}
+	if !j.start && ins.State.Paused {
+		return nil, errors.New("the container is paused; unpause it first")
+	}
+	cfg := &container.Config{AttachStdin: j.stdin && ins.Config.OpenStdin, AttachStdout: true, AttachStderr: true, Tty: ins.Config.Tty}
+	if cfg.Tty && cfg.AttachStdin && !tty.IsTerminal(int(a.Stdin.Fd())) {
+		return nil, errors.New("the container has a terminal, but standard input is none")
+	}
+	return cfg, nil
 }
 
 func cmdTop(a *app) *cobra.Command {

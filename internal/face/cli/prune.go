@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
 
+	"github.com/dhow-containers/dhow/internal/face/cli/client"
 	"github.com/dhow-containers/dhow/internal/face/cli/format"
 	"github.com/dhow-containers/dhow/internal/linux/tty"
 )
@@ -82,55 +83,29 @@ func prune(a *app, ctx context.Context, kind string, q url.Values, o *pruneOptio
 	if err != nil {
 		return err
 	}
-	list := func(title string, names []string) {
-		if len(names) > 0 {
-			a.out("Deleted " + title + ":")
-			for _, n := range names {
-				a.out(format.Safe(n))
-			}
-			a.out()
-		}
-	}
-	var freed uint64
+	p := pruning{a: a, api: api, q: q}
 	if kind == "container" || kind == "system" {
 		var r container.PruneReport
-		if err := api.Post(ctx, "/containers/prune", q, nil, &r); err != nil {
-			return err
-		}
-		list("Containers", r.ContainersDeleted)
-		freed += r.SpaceReclaimed
+		err = p.one(ctx, "/containers/prune", nil, &r)
+		p.told("Containers", r.ContainersDeleted, r.SpaceReclaimed)
 	}
-	if kind == "network" || kind == "system" {
+	if err == nil && (kind == "network" || kind == "system") {
 		var r network.PruneReport
-		if err := api.Post(ctx, "/networks/prune", q, nil, &r); err != nil {
-			return err
-		}
-		list("Networks", r.NetworksDeleted)
+		err = p.one(ctx, "/networks/prune", nil, &r)
+		p.told("Networks", r.NetworksDeleted, 0)
 	}
-	if kind == "volume" || o.volumes {
-		qv, err := filterQuery(o.filter)
+	if err == nil && (kind == "volume" || o.volumes) {
+		var more []string
 		if kind == "volume" && o.all {
-			qv, err = filterQuery(append(o.filter, "all=true"))
-		}
-		if err != nil {
-			return err
+			more = append(o.filter, "all=true")
 		}
 		var r volume.PruneReport
-		if err := api.Post(ctx, "/volumes/prune", qv, nil, &r); err != nil {
-			return err
-		}
-		list("Volumes", r.VolumesDeleted)
-		freed += r.SpaceReclaimed
+		err = p.one(ctx, "/volumes/prune", more, &r)
+		p.told("Volumes", r.VolumesDeleted, r.SpaceReclaimed)
 	}
-	if kind == "image" || kind == "system" {
-		qi, err := filterQuery(append(o.filter, fmt.Sprintf("dangling=%t", !o.all)))
-		if err != nil {
-			return err
-		}
+	if err == nil && (kind == "image" || kind == "system") {
 		var r image.PruneReport
-		if err := api.Post(ctx, "/images/prune", qi, nil, &r); err != nil {
-			return err
-		}
+		err = p.one(ctx, "/images/prune", append(o.filter, fmt.Sprintf("dangling=%t", !o.all)), &r)
 		var names []string
 		for _, d := range r.ImagesDeleted {
 			if d.Untagged != "" {
@@ -140,11 +115,42 @@ func prune(a *app, ctx context.Context, kind string, q url.Values, o *pruneOptio
 				names = append(names, "deleted: "+d.Deleted)
 			}
 		}
-		list("Images", names)
-		freed += r.SpaceReclaimed
+		p.told("Images", names, r.SpaceReclaimed)
 	}
-	if kind != "network" {
-		a.out("Total reclaimed space: " + units.HumanSize(float64(freed)))
+	if err == nil && kind != "network" {
+		a.out("Total reclaimed space: " + units.HumanSize(float64(p.freed)))
 	}
-	return nil
+	return err
+}
+
+// pruning is one prune under way.
+type pruning struct {
+	a     *app
+	api   *client.Client
+	q     url.Values
+	freed uint64
+}
+
+// one posts to path with the filters given, or the command's own.
+func (p *pruning) one(ctx context.Context, path string, filter []string, out any) error {
+	q := p.q
+	if filter != nil {
+		var err error
+		if q, err = filterQuery(filter); err != nil {
+			return err
+		}
+	}
+	return p.api.Post(ctx, path, q, nil, out)
+}
+
+func (p *pruning) told(title string, names []string, freed uint64) {
+	p.freed += freed
+	if len(names) == 0 {
+		return
+	}
+	p.a.out("Deleted " + title + ":")
+	for _, n := range names {
+		p.a.out(format.Safe(n))
+	}
+	p.a.out()
 }
