@@ -158,10 +158,13 @@ func (a *session) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Wr
 	if !a.o.Stdin || !rec.Config.OpenStdin {
 		stdin = nil
 	}
-	_, err := p.run(ctx, stdin, stdout, stderr)
+	last, err := p.run(ctx, stdin, stdout, stderr)
 	if errors.Is(err, errDetached) {
 		a.c.event(rec, events.ActionDetach, nil)
 		return nil
+	}
+	if last != nil {
+		return nil // how the container ended, or why it did not start, is told to those who wait for it and who started it
 	}
 	return err
 }

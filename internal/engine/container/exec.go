@@ -181,15 +181,14 @@ func (x *Execs) Start(ctx context.Context, eid string, detach, tty bool, size [2
 	}
 	e.mu.Unlock()
 	s := &execSession{c: x.c, e: e}
+	if !detach {
+		return s, nil
+	}
 	if err := s.open(ctx); err != nil {
-		s.ended(startExitCode(err))
 		return nil, err
 	}
-	if detach {
-		go s.Run(context.WithoutCancel(x.c.ctx), nil, io.Discard, io.Discard) // ends with the process
-		return nil, nil
-	}
-	return s, nil
+	go s.copy(context.WithoutCancel(x.c.ctx), nil, io.Discard, io.Discard) // ends with the process
+	return nil, nil
 }
 
 // execSession implements api.Session for an exec.
@@ -202,8 +201,13 @@ type execSession struct {
 // TTY implements api.Session.
 func (s *execSession) TTY() bool { return s.e.req.Tty }
 
-// open starts the process. Its output waits in the shim until Run reads it.
-func (s *execSession) open(ctx context.Context) error {
+// open starts the process. Its output waits in the shim until copy reads it.
+func (s *execSession) open(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			s.ended(startExitCode(err))
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
 	p, err := s.c.execProcess(ctx, s.e)
@@ -228,8 +232,15 @@ func (s *execSession) open(ctx context.Context) error {
 	return nil
 }
 
-// Run implements api.Session.
+// Run implements api.Session. A command that cannot be run is an error here, and an exit code in Inspect.
 func (s *execSession) Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	return s.copy(ctx, stdin, stdout, stderr)
+}
+
+func (s *execSession) copy(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error {
 	p := pump{st: s.st, tty: s.e.req.Tty, closeStdin: !s.e.req.Tty, keys: s.e.keys}
 	if !s.e.req.AttachStdin {
 		stdin = nil

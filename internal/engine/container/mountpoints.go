@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -249,7 +248,7 @@ func (c *core) source(rec *api.Container, m *api.Mount) (made bool, err error) {
 			m.Propagation = mount.PropagationRPrivate
 		}
 		if _, err := os.Stat(m.Source); errors.Is(err, os.ErrNotExist) {
-			if err := os.MkdirAll(filepath.Clean(m.Source), 0o755); err != nil {
+			if err := makeFolder(m.Source); err != nil {
 				return false, errdef.New(errdef.InvalidArgument, "make the bind source %s: %w", m.Source, err)
 			}
 		} else if err != nil {
@@ -257,4 +256,21 @@ func (c *core) source(rec *api.Container, m *api.Mount) (made bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// makeFolder makes a folder and what is missing above it, each with mode 0755 whatever the engine's umask.
+func makeFolder(p string) error {
+	err := os.Mkdir(p, 0o755)
+	switch {
+	case err == nil:
+		return os.Chmod(p, 0o755)
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	if err := makeFolder(path.Dir(p)); err != nil {
+		return err
+	}
+	return makeFolder(p)
 }

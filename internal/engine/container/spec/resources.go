@@ -44,12 +44,9 @@ func Resources(r *container.Resources, h Host, out *specs.LinuxResources) error 
 	if err := cpu(r, h, out); err != nil {
 		return err
 	}
-	if r.PidsLimit != nil {
-		limit := *r.PidsLimit
-		if limit <= 0 {
-			limit = -1
-		}
-		out.Pids = &specs.LinuxPids{Limit: &limit}
+	// Docker's client sends 0 when nothing was asked; -1 is how to ask for no limit.
+	if r.PidsLimit != nil && *r.PidsLimit != 0 {
+		out.Pids = &specs.LinuxPids{Limit: ptr(max(*r.PidsLimit, -1))}
 	}
 	return nil
 }

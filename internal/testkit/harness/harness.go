@@ -1,0 +1,303 @@
+// Package harness owns whole engines for tests: dhowd in a network namespace, data root, run root and cgroup of its own, with real
+// shims and containers under it.
+//
+// It promises that several engines run beside each other and beside the machine's own, and that every test ends with a leak check:
+// mounts, cgroups, links, nft elements, loop devices, processes and files. It must never be linked into a program.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/registry"
+)
+
+// registryAddr is where an engine's own registry listens, inside its namespace.
+const registryAddr = "127.0.0.1:5000"
+
+// Image is what Engine.Image makes: busybox under a name that the engine can pull.
+const Image = registryAddr + "/busybox:latest"
+
+// programs builds the programs once per test process.
+var programs = sync.OnceValues(func() (string, error) {
+	root, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	// A name that stays, so that the linker has to work once for all packages' tests.
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("dhow-harness-%d", os.Getuid()))
+	module := filepath.Dir(strings.TrimSpace(string(root)))
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"build", "-o", filepath.Join(module, "cmd/dhowd/hello/rootfs/hello"), "./cmd/hello"}, {"build", "-o", dir + "/", "./cmd/dhowd", "./cmd/dhow-shim"},
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", err
+		}
+		cmd := exec.Command("go", args...)
+		cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return dir, nil
+})
+
+// Engine is a running engine.
+type Engine struct {
+	Socket, DataRoot, RunRoot, Cgroup string
+	Netns                             *os.File
+
+	t      testing.TB
+	bin    string
+	dir    string
+	flags  []string
+	before baseline
+	cmd    *exec.Cmd
+	ended  chan struct{}
+	log    *os.File
+}
+
+// Start runs an engine until the test ends; then everything it left is removed by its own means, and the leak check runs. The test
+// is skipped where the machine or the user cannot run containers.
+func Start(t testing.TB, flags ...string) *Engine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("running containers needs root")
+	}
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "dhow-e-") // short: a socket's path has 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{
+		t: t, bin: bin, dir: dir, flags: flags, DataRoot: dir + "/data", RunRoot: dir + "/run", Socket: dir + "/sock", Cgroup: "/dhow-test/" + filepath.Base(dir),
+	}
+	if e.log, err = os.Create(dir + "/log"); err != nil {
+		t.Fatal(err)
+	}
+	if e.Netns, err = netlink.NewNetns(nil); err != nil {
+		t.Skipf("no network namespaces: %v", err)
+	}
+	e.sh("ip", "link", "set", "lo", "up")
+	e.before = look(e)
+	t.Cleanup(e.end)
+	e.Run()
+	return e
+}
+
+// Run starts the engine's process (again) and waits until it answers.
+func (e *Engine) Run() {
+	e.t.Helper()
+	args := append([]string{
+		"--data-root", e.DataRoot, "--run-root", e.RunRoot, "--host", "unix://" + e.Socket, "--cgroup-parent", e.Cgroup, "--insecure-registry", registryAddr,
+	}, e.flags...)
+	e.cmd = exec.Command(filepath.Join(e.bin, "dhowd"), args...)
+	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
+	if err := netlink.Inside(e.Netns, e.cmd.Start); err != nil {
+		e.t.Fatal(err)
+	}
+	ended, cmd := make(chan struct{}), e.cmd
+	e.ended = ended
+	go func() { cmd.Wait(); close(ended) }()
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("unix", e.Socket); err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-ended:
+			e.t.Fatalf("the engine ended at once:\n%s", e.Log())
+		default:
+		}
+		if time.Since(start) > 30*time.Second {
+			e.t.Fatalf("the engine does not answer:\n%s", e.Log())
+		}
+	}
+}
+
+// Signal sends a signal to the engine and waits for its end; containers go on.
+func (e *Engine) Signal(s os.Signal) {
+	e.t.Helper()
+	e.cmd.Process.Signal(s)
+	select {
+	case <-e.ended:
+	case <-time.After(30 * time.Second):
+		e.t.Fatalf("the engine does not end:\n%s", e.Log())
+	}
+}
+
+// Kill kills the engine as a crash does.
+func (e *Engine) Kill() { e.Signal(syscall.SIGKILL) }
+
+// With is the engine for a subtest, which then is the one that fails.
+func (e *Engine) With(t testing.TB) *Engine {
+	c := *e
+	c.t = t
+	return &c
+}
+
+// PID is the engine's process.
+func (e *Engine) PID() int { return e.cmd.Process.Pid }
+
+// Log is what the engine has said.
+func (e *Engine) Log() string {
+	b, _ := os.ReadFile(e.log.Name())
+	return string(b)
+}
+
+// sh runs a program in the engine's network namespace.
+func (e *Engine) sh(name string, args ...string) string {
+	e.t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := netlink.Inside(e.Netns, cmd.Start); err != nil {
+		e.t.Fatalf("%s: %v", name, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		e.t.Logf("%s %v: %v: %s", name, args, err, &out)
+	}
+	return out.String()
+}
+
+// Dial connects from within the engine's network namespace, as a program on its host would.
+func (e *Engine) Dial(ctx context.Context, network, addr string) (c net.Conn, err error) {
+	err = netlink.Inside(e.Netns, func() error {
+		d := net.Dialer{Timeout: 5 * time.Second}
+		c, err = d.DialContext(ctx, network, addr)
+		return err
+	})
+	return c, err
+}
+
+// HTTP is a client on the engine's host.
+func (e *Engine) HTTP() *http.Client {
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: e.Dial, DisableKeepAlives: true}}
+}
+
+// Busybox serves the busybox image from a registry inside the namespace, and pulls it.
+func (e *Engine) Busybox() {
+	e.t.Helper()
+	h := registry.StartHostile(e.t) // without a fault set it is an ordinary one
+	h.Serve("busybox:latest", registry.Busybox(e.t))
+	var l net.Listener
+	err := netlink.Inside(e.Netns, func() (err error) { l, err = net.Listen("tcp", registryAddr); return err })
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	srv := &http.Server{Handler: h}
+	go srv.Serve(l) // ends with Close
+	e.t.Cleanup(func() { srv.Close() })
+	e.Docker("pull", "-q", Image).OK()
+}
+
+// Result is how a client's command ended.
+type Result struct {
+	Out, Err string
+	Code     int
+	t        testing.TB
+	args     []string
+}
+
+// OK fails the test unless the command succeeded, and returns its output without the last newline.
+func (r Result) OK() string {
+	r.t.Helper()
+	if r.Code != 0 {
+		r.t.Fatalf("docker %s: exit code %d\n%s%s", strings.Join(r.args, " "), r.Code, r.Out, r.Err)
+	}
+	return strings.TrimSuffix(r.Out, "\n")
+}
+
+// Fails fails the test unless the command ended with code and words in its error output.
+func (r Result) Fails(code int, words ...string) {
+	r.t.Helper()
+	for _, w := range words {
+		if !strings.Contains(r.Err, w) {
+			r.t.Errorf("docker %s: error output has no %q:\n%s", strings.Join(r.args, " "), w, r.Err)
+		}
+	}
+	if r.Code != code {
+		r.t.Errorf("docker %s: exit code %d, want %d\n%s%s", strings.Join(r.args, " "), r.Code, code, r.Out, r.Err)
+	}
+}
+
+// Docker runs the real docker client against the engine. The test is skipped when it is not installed.
+func (e *Engine) Docker(args ...string) Result { e.t.Helper(); return e.DockerIn("", args...) }
+
+// DockerIn is Docker with something on standard input.
+func (e *Engine) DockerIn(stdin string, args ...string) Result {
+	e.t.Helper()
+	program, err := exec.LookPath("docker")
+	if err != nil {
+		e.t.Skipf("the docker client is not installed: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket, "DOCKER_CONFIG="+e.dir+"/client")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		e.t.Fatalf("docker %s: %v", strings.Join(args, " "), err)
+	}
+	if ctx.Err() != nil {
+		e.t.Fatalf("docker %s: hangs\n%s%s\nengine:\n%s", strings.Join(args, " "), &out, &errs, e.Log())
+	}
+	return Result{Out: out.String(), Err: errs.String(), Code: cmd.ProcessState.ExitCode(), t: e.t, args: args}
+}
+
+// end removes what the test left by the engine's own means, stops it, and looks for leaks.
+func (e *Engine) end() {
+	select {
+	case <-e.ended:
+		e.Run()
+	default:
+	}
+	if e.t.Failed() {
+		e.t.Logf("the end of the engine's log:\n%s", tail(e.Log(), 30))
+	}
+	if ids := strings.Fields(e.Docker("ps", "-aq", "--no-trunc").Out); len(ids) > 0 {
+		e.Docker(append([]string{"rm", "-fv"}, ids...)...).OK()
+	}
+	if leaks := e.Leaks(); len(leaks) > 0 {
+		e.t.Errorf("left behind while the engine runs and has no containers:\n%s", strings.Join(leaks, "\n"))
+	}
+	e.Signal(syscall.SIGTERM)
+	e.log.Close()
+	e.Netns.Close()
+	removeCgroups("/dhow-test", e.Cgroup)
+	if !e.t.Failed() {
+		os.RemoveAll(e.dir)
+	}
+}
+
+func tail(s string, n int) string {
+	l := strings.Split(s, "\n")
+	return strings.Join(l[max(0, len(l)-n):], "\n")
+}
