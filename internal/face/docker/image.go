@@ -12,8 +12,10 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 )
 
+// imageList takes the parameter manifests, which CLI 29 always sends, and like every store of single platforms answers without
+// Manifests.
 func imageList(c *call) error {
-	if err := c.refuse("manifests", "shared-size", "identity"); err != nil {
+	if err := c.refuse("shared-size", "identity"); err != nil {
 		return err
 	}
 	f, err := c.filters()
@@ -104,7 +106,7 @@ func (p *progress) end(err error) error {
 }
 
 func imageInspect(c *call) error {
-	if err := c.refuse("manifests", "platform"); err != nil {
+	if err := c.refuse("platform"); err != nil {
 		return err
 	}
 	v, err := c.engine.Images.Inspect(c.ctx, c.param("name"))

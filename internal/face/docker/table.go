@@ -68,13 +68,13 @@ func containerOps() []op {
 
 func imageOps() []op {
 	return []op{
-		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no manifests, identity, shared-size"},
+		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity, no shared-size; Manifests are never in the answer"},
 		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: partly, note: "pull of one tag or digest; no import (fromSrc), no pull of all tags"},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		missing("GET", "/images/search"),
 		missing("GET", "/images/get"),
 		missing("POST", "/images/load"),
-		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no manifests, no platform"},
+		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no platform; Manifests are never in the answer"},
 		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: partly, note: "no platform"},
 		missing("GET", "/images/{name...}/get"),
 		missing("GET", "/images/{name...}/attestations"),
