@@ -9,6 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -22,19 +25,61 @@ const lockTimeout = time.Second
 // DB is an open metadata file. It is safe for concurrent use.
 type DB struct{ b *bbolt.DB }
 
-// Open opens or creates the file with mode 0600. errdef.Conflict means that another engine holds it, errdef.DataLoss that
-// the file is damaged.
+// Open opens or creates the file with mode 0600 and reads it through once. errdef.Conflict means that another engine holds it,
+// errdef.DataLoss that the file is damaged.
 func Open(path string) (*DB, error) {
-	b, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	var d DB
+	err := guard(func() (err error) {
+		d.b, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+		return err
+	})
+	if err == nil {
+		if err = guard(d.walk); err != nil {
+			_ = guard(d.b.Close) // the damage is what counts
+		}
+	}
 	switch {
 	case err == nil:
-		return &DB{b: b}, nil
+		return &d, nil
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, errdef.New(errdef.Conflict, "open metadata %s: another engine holds it: stop that engine or choose another data root", path)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+	case !ofSystem(err): // bbolt's own words, or a fault
 		return nil, errdef.New(errdef.DataLoss, "open metadata %s: %w: the file is damaged or not ours", path, err)
 	}
 	return nil, fmt.Errorf("open metadata %s: %w", path, err)
+}
+
+// ofSystem tells whether a system call failed: permission, space, descriptors.
+func ofSystem(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+}
+
+var errDamaged = errors.New("unreadable page")
+
+// guard turns what bbolt does on a damaged file (a panic, or a fault when the file is shorter than it says) into an error.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return fn()
+}
+
+// walk touches every page that is in use.
+func (d *DB) walk() error {
+	return d.b.View(func(t *bbolt.Tx) error {
+		return t.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, v []byte) error {
+				if len(v) > 0 {
+					_ = v[len(v)-1] // may be on another page
+				}
+				return nil
+			})
+		})
+	})
 }
 
 // Close waits for running transactions and releases the file.

@@ -93,12 +93,62 @@ func TestDamaged(t *testing.T) {
 	if _, err := Open(p); !errdef.Is(err, errdef.DataLoss) {
 		t.Fatal(err)
 	}
+	if _, err := Open(filepath.Join(t.TempDir(), "no", "folder")); err == nil || errdef.Is(err, errdef.DataLoss) {
+		t.Fatal("a missing folder is no damage:", err)
+	}
 	d := open(t, filepath.Join(t.TempDir(), "n.db"))
 	if err := d.Put("b", "k", "text"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Get("b", "k", &rec{}); !errdef.Is(err, errdef.DataLoss) || !strings.Contains(err.Error(), "b/k") {
 		t.Fatal(err)
+	}
+}
+
+// TestCutAndFlipped is torture case 27: a file that was cut or has flipped bytes is refused, or opens and reads without a crash.
+func TestCutAndFlipped(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "m.db")
+	d := open(t, p)
+	for i := range 300 {
+		if err := d.Put(fmt.Sprint("b", i%3), fmt.Sprint("k", i), strings.Repeat("v", 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Close()
+	good, err := os.ReadFile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	try := func(what string, raw []byte) {
+		p := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(p, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(p)
+		if err != nil {
+			if refused++; !errdef.Is(err, errdef.DataLoss) {
+				t.Errorf("%s: %v", what, err)
+			}
+			return
+		}
+		for b := range 3 {
+			d.Each(fmt.Sprint("b", b), func(string, []byte) error { return nil })
+		}
+		d.Close()
+	}
+	for n := 4096; n < len(good); n += len(good) / 20 {
+		try(fmt.Sprint("cut at ", n), good[:n])
+	}
+	for n := 8; n < len(good); n += len(good)/60 + 1 {
+		raw := append([]byte(nil), good...)
+		for i := n; i < min(n+64, len(raw)); i++ {
+			raw[i] ^= 0x5a
+		}
+		try(fmt.Sprint("flipped at ", n), raw)
+	}
+	if refused < 15 {
+		t.Errorf("only %d refused", refused)
 	}
 }
 
