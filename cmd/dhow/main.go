@@ -8,8 +8,11 @@ import (
 	"github.com/dhow-containers/dhow/internal/face/cli"
 )
 
+// version is set by the build (-ldflags -X).
+var version = "devel"
+
 func main() {
 	os.Exit(cli.Main(context.Background(), cli.IO{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, LookupEnv: os.LookupEnv, Version: version,
 	}, os.Args[1:]))
 }

@@ -27,14 +27,12 @@ const (
 	exitNoFile = 127 // the command was not found
 )
 
-// Version is what the client calls itself; the linker may set another.
-const Version = "0.1.0-dev"
-
 // IO is the world of one invocation.
 type IO struct {
 	Stdin          *os.File
 	Stdout, Stderr *os.File
 	LookupEnv      func(string) (string, bool)
+	Version        string // what the client calls itself
 }
 
 // app is one invocation.
@@ -120,7 +118,7 @@ func (a *app) client() (*client.Client, error) {
 	if v, _ := a.LookupEnv("DOCKER_TLS_VERIFY"); v != "" && strings.HasPrefix(host, "tcp:") {
 		return nil, errors.New("DOCKER_TLS_VERIFY: TLS to an engine is not supported yet; use a unix socket")
 	}
-	o := client.Options{Host: host, UserAgent: "dhow/" + Version}
+	o := client.Options{Host: host, UserAgent: "dhow/" + a.Version}
 	o.APIVersion, _ = a.LookupEnv("DOCKER_API_VERSION")
 	if !chosen {
 		o.Host = client.DefaultHost

@@ -20,7 +20,7 @@ func newRoot(a *app) *cobra.Command {
 		Args:             cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if v, _ := c.Flags().GetBool("version"); v {
-				a.out("dhow version " + Version)
+				a.out("dhow version " + a.Version)
 				return nil
 			}
 			if len(args) == 0 {

@@ -36,7 +36,7 @@ func cmdVersion(a *app) *cobra.Command {
 	var only bool
 	c := words("version", "Show the versions of client and engine", "dhow version\ndhow version --format '{{.Server.Version}}'", maxArgs(0),
 		func(c *cobra.Command, _ []string) error {
-			v := versions{Client: clientVersion{Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}}
+			v := versions{Client: clientVersion{a.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}}
 			var problem error
 			if !only {
 				api, err := a.client()
@@ -107,9 +107,9 @@ func cmdInfo(a *app) *cobra.Command {
 			return a.template(fm, struct {
 				system.Info
 				ClientInfo clientVersion
-			}{i, clientVersion{Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}})
+			}{i, clientVersion{a.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}})
 		}
-		fmt.Fprint(a.Stdout, format.SafeText(infoPage(&i)))
+		fmt.Fprint(a.Stdout, format.SafeText(infoPage(&i, a.Version)))
 		for _, w := range i.Warnings {
 			fmt.Fprintln(a.Stderr, format.Safe(w))
 		}
@@ -119,14 +119,14 @@ func cmdInfo(a *app) *cobra.Command {
 	return c
 }
 
-func infoPage(i *system.Info) string {
+func infoPage(i *system.Info, version string) string {
 	var b strings.Builder
 	line := func(indent int, k string, v any) {
 		if s := fmt.Sprint(v); s != "" {
 			fmt.Fprintf(&b, "%s%s: %s\n", strings.Repeat(" ", indent), k, s)
 		}
 	}
-	fmt.Fprintf(&b, "Client:\n Version: %s\n\nServer:\n", Version)
+	fmt.Fprintf(&b, "Client:\n Version: %s\n\nServer:\n", version)
 	line(1, "Containers", i.Containers)
 	line(2, "Running", i.ContainersRunning)
 	line(2, "Paused", i.ContainersPaused)
