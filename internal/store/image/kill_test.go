@@ -53,6 +53,9 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		_, err = r.images.Pull(context.Background(), name, image.PullOptions{})
 	}
+	if err == nil && os.Getenv("KILL_FILL") != "" {
+		fill(dir)
+	}
 	if err == nil && os.Getenv("KILL_REMOVE") != "" {
 		_, _, err = r.images.Remove(name, false, nil)
 	}
@@ -68,6 +71,23 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println("done")
 	os.Exit(0)
+}
+
+// fill writes until the file system has not one byte left.
+func fill(dir string) {
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		panic(err)
+	}
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	f.Close()
+	if os.WriteFile(filepath.Join(dir, "more"), []byte("x"), 0o600) == nil {
+		panic("the disk is not full")
+	}
 }
 
 // victim is the command that pulls name into dir.
@@ -250,5 +270,19 @@ func TestFullDisk(t *testing.T) {
 		if _, files, _ := strings.Cut(text, "files:"); strings.Contains(files, sub) {
 			t.Errorf("left behind: %s", text)
 		}
+	}
+}
+
+// TestRemoveOnFullDisk: with 0 bytes free an image can be removed (rule R4).
+func TestRemoveOnFullDisk(t *testing.T) {
+	_, name := serve(t)
+	cmd := victim(t.TempDir(), name, true, "unshare", "--mount", "sh", "-c", `mount -t tmpfs -o size=12m none "$KILL_DIR" || exit 77; exec "$0"`)
+	cmd.Env = append(cmd.Env, "KILL_FILL=1")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() == 77 || cmd.ProcessState.ExitCode() == 127 {
+		t.Skipf("no mount namespace here: %s", out)
+	}
+	if err != nil || !strings.Contains(string(out), "done") {
+		t.Fatalf("%v: %s", err, out)
 	}
 }

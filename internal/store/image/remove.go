@@ -131,9 +131,6 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 	if err != nil {
 		return nil, nil, fmt.Errorf("remove image: %w", err)
 	}
-	if err := s.writeIndex(); err != nil {
-		return untagged, nil, err
-	}
 	var gone []record
 	for _, d := range ch.images {
 		gone = append(gone, c.images[d])
@@ -141,6 +138,9 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 		deleted = append(deleted, d.String())
 	}
 	more, err := s.discard(c, gone)
+	if ierr := s.writeIndex(); err == nil {
+		err = ierr // after the files went: on a full disk there is room for it now
+	}
 	return untagged, append(deleted, more...), err
 }
 
