@@ -47,3 +47,23 @@ func median(l []time.Duration) float64 {
 	slices.Sort(l)
 	return float64(l[len(l)/2].Microseconds()) / 1000
 }
+
+// BenchmarkEightAtATime is the way a machine full of containers starts.
+func BenchmarkEightAtATime(b *testing.B) {
+	s := open(b, newMemory())
+	b.SetParallelism(4) // times GOMAXPROCS
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			q := Request{ContainerID: id.New(), Endpoints: on("bridge"), Ports: []Port{{ContainerPort: 80}}}
+			box, err := s.Connect(context.Background(), q)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			box.Netns.Close()
+			if err := s.Disconnect(context.Background(), q.ContainerID); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}

@@ -213,3 +213,51 @@ func refuse(t *testing.T) func(string, error) {
 		}
 	}
 }
+
+// TestNoRouterForOthers: a host that forwarded nothing before dhow came forwards nothing for others afterwards.
+func TestNoRouterForOthers(t *testing.T) {
+	for _, was := range []string{"0", "1"} {
+		t.Run("ip_forward="+was, func(t *testing.T) {
+			must(t, apply.Sysctl("net/ipv4/ip_forward", was))
+			s := open(t, newMemory())
+			out := outsider(t)
+			other, err := netlink.NewNetns(nil) // a third machine, on a wire of its own
+			must(t, err)
+			defer other.Close()
+			h, err := netlink.OpenAt(other)
+			must(t, err)
+			defer h.Close()
+			must(t, s.host.AddVeth(netlink.Veth{Name: "wire2", Peer: "wire3", Netns: other}))
+			defer s.host.Delete("wire2")
+			here, err := s.host.Link("wire2")
+			must(t, err)
+			must(t, s.host.AddAddr(here.Index, netip.MustParsePrefix("10.8.0.1/24")))
+			there, err := h.Link("wire3")
+			must(t, err)
+			must(t, h.AddAddr(there.Index, netip.MustParsePrefix("10.8.0.2/24")))
+			must(t, h.SetUp(there.Index))
+			must(t, h.AddRoute(there.Index, netip.MustParsePrefix("10.9.0.0/24"), netip.MustParseAddr("10.8.0.1")))
+			route(t, out, netip.MustParsePrefix("10.8.0.0/24"), "10.9.0.1")
+			serve(t, out, "10.9.0.2:7000")
+			for l := here; !l.Ready; time.Sleep(time.Millisecond) {
+				l, err = s.host.Link("wire2")
+				must(t, err)
+			}
+			if was == "1" {
+				expect(t, "from 10.8.0.2")(call(other, "10.9.0.2:7000"))
+			} else {
+				refuse(t)(call(other, "10.9.0.2:7000"))
+			}
+		})
+	}
+}
+
+func TestOtherFirewalls(t *testing.T) {
+	s := open(t, newMemory())
+	runNft(t, "add", "table", "ip", "other")
+	defer runNft(t, "delete", "table", "ip", "other")
+	runNft(t, "add", "chain", "ip", "other", "FORWARD", "{ type filter hook forward priority 0; policy drop; }")
+	if got, err := s.table.DroppingForward(); err != nil || !slices.Equal(got, []string{"table ip other chain FORWARD"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
