@@ -154,10 +154,10 @@ func TestCutAndFlipped(t *testing.T) {
 
 // TestKilledWriter kills a process that writes pairs; afterwards every pair is whole and every acknowledged one is there.
 func TestKilledWriter(t *testing.T) {
-	p := filepath.Join(t.TempDir(), "m.db")
-	if os.Getenv("META_KILL") != "" {
-		writePairs(os.Getenv("META_KILL"))
+	if p := os.Getenv("META_KILL"); p != "" {
+		writePairs(p)
 	}
+	p := filepath.Join(t.TempDir(), "m.db")
 	for round := range 5 {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledWriter$")
 		cmd.Env = append(os.Environ(), "META_KILL="+p)
