@@ -27,6 +27,10 @@ func (s *Shim) create() (pid int, err error) {
 			s.quit <- err
 		}
 	}()
+	// An exit.json of an earlier run has been read by the engine before it started us; it must not be taken for ours.
+	if err := os.Remove(filepath.Join(s.cfg.StateDir, wire.ExitFile)); err != nil && !os.IsNotExist(err) {
+		return 0, err
+	}
 	spec, rootfs, err := bundle.Load(s.cfg.Bundle)
 	if err != nil {
 		return 0, err

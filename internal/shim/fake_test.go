@@ -36,7 +36,9 @@ func TestMain(m *testing.M) {
 	case "parked":
 		park()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.Remove(filepath.Join(os.TempDir(), fmt.Sprintf("dhow-shim-test-%d", os.Getpid())))
+	os.Exit(code)
 }
 
 // park waits at the barrier and then becomes the container's program.

@@ -27,11 +27,7 @@ const (
 
 // built is dhow-shim as released, built once.
 var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "dhow-shim-test-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "dhow-shim")
+	bin := filepath.Join(os.TempDir(), fmt.Sprintf("dhow-shim-test-%d", os.Getpid())) // TestMain removes it
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "github.com/dhow-containers/dhow/cmd/dhow-shim")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -89,7 +85,7 @@ func realSpec(c *wire.Config, args []string) *specs.Spec {
 			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: "/dhow-shim-test/" + c.ID,
+			CgroupsPath: "/" + c.ID,
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace},
@@ -116,7 +112,7 @@ func TestRealRun(t *testing.T) {
 	if left, _ := os.ReadDir(r.cfg.OCIRoot); len(left) > 0 {
 		t.Errorf("left in the runtime's folder: %v", left)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/dhow-shim-test/" + r.cfg.ID); len(left) > 0 {
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + r.cfg.ID); len(left) > 0 {
 		t.Errorf("cgroups left: %v", left)
 	}
 }
@@ -278,5 +274,75 @@ func writeSpec(t testing.TB, dir string, spec *specs.Spec) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestExitStorm runs many short containers at once: every exit code arrives, at the waiter and on disk.
+func TestExitStorm(t *testing.T) {
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			for i := range 25 {
+				code := (worker*25 + i) % 120
+				r := newRig(t, sh(fmt.Sprintf("echo %d; exit %d", code, code)))
+				r.run()
+				if e, err := wire.Wait(r.ctx, r.sock, r.cfg.StateDir); err != nil || e.Code != code {
+					t.Errorf("told %+v %v, not %d", e, err, code)
+				}
+				if e := r.ended(); e == nil || e.Code != code {
+					t.Errorf("exit.json %+v, not %d", e, code)
+				}
+				if out, _ := r.log(); out != fmt.Sprintf("%d\n", code) {
+					t.Errorf("log %q, not %d", out, code)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestWeightAfterWork: a shim that has logged a flood and served a hundred execs must not stay heavy.
+func TestWeightAfterWork(t *testing.T) {
+	r := realShim(t, sh("seq 1 2000000; sleep 60"))
+	r.run()
+	for i := range 100 {
+		s, err := wire.OpenStream(r.ctx, r.sock, wire.Request{
+			Op: wire.OpExec, Exec: fmt.Sprint(i), Stdout: true, Stderr: true,
+			Process: &specs.Process{Args: []string{"true"}, Cwd: "/", Env: []string{"PATH=/bin"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Copy(nil, nil); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	}
+	time.Sleep(4 * settle)
+	pss := smaps(t, r.cmd.Process.Pid, "Pss:")
+	t.Logf("PSS %d KiB (anonymous %d), threads %s", pss>>10, smaps(t, r.cmd.Process.Pid, "Pss_Anon:")>>10, status(t, r.cmd.Process.Pid, "Threads:"))
+	if pss > 2*maxPSS {
+		t.Errorf("PSS %d KiB, budget %d", pss>>10, 2*maxPSS>>10)
+	}
+}
+
+// BenchmarkLog is a container that writes as fast as it can: MB/s from its write(2) into the rotated log.
+func BenchmarkLog(b *testing.B) {
+	const mib = 256
+	line := "2026/11/21 04:00:00 GET /index.html 200 0.003s and some more text, as servers log it\n"
+	for b.Loop() {
+		r := realShim(b, sh("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do cat /tmp/lines; done"), func(c *wire.Config) {
+			c.Log.MaxSize, c.Log.MaxFiles = 10<<20, 3
+			c.Grace = 20 * time.Second
+			dir := filepath.Join(c.Bundle, "root/tmp")
+			os.MkdirAll(dir, 0o755)
+			os.WriteFile(filepath.Join(dir, "lines"), []byte(strings.Repeat(line, mib<<20/16/len(line))), 0o644)
+		})
+		r.run()
+		begin := time.Now()
+		if _, err := wire.Wait(r.ctx, r.sock, r.cfg.StateDir); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(mib/time.Since(begin).Seconds(), "MiB/s")
 	}
 }

@@ -125,7 +125,7 @@ func Run(cfg wire.Config, o Options) error {
 		state: wire.State{Status: statusNew}, size: [2]uint16{cfg.Height, cfg.Width},
 		born: make(chan *child, 1), made: make(chan struct{}), quit: make(chan error, 1), over: make(chan struct{}), left: make(chan struct{}),
 	}
-	s.idle = time.AfterFunc(settle, trim)
+	s.idle = time.AfterFunc(settle, s.trim)
 	defer s.idle.Stop()
 	chld := make(chan os.Signal, 1)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -312,7 +312,12 @@ func complain(format string, args ...any) {
 func (s *Shim) busy() { s.idle.Reset(settle) }
 
 // trim gives memory back.
-func trim() {
+func (s *Shim) trim() {
+	s.life.RLock()
+	if s.log != nil {
+		s.log.Trim()
+	}
+	s.life.RUnlock()
 	debug.FreeOSMemory()
 	if err := selfmem.DropText(); err != nil {
 		complain("give memory back: %v", err)

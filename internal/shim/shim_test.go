@@ -118,7 +118,11 @@ func (r *rig) run() {
 
 func (r *rig) wait() wire.Exit {
 	r.t.Helper()
-	return *r.call(wire.Request{Op: wire.OpWait}).Exit
+	e, err := wire.Wait(r.ctx, r.sock, r.cfg.StateDir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return e
 }
 
 // ended waits for the end of the shim and returns exit.json.

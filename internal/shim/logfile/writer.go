@@ -19,7 +19,7 @@ import (
 )
 
 // flushAt is how much is gathered before a write(2), in bytes. A piece of output is always flushed at its end.
-const flushAt = 256 << 10
+const flushAt = 128 << 10
 
 // WriterOptions say how the log is kept.
 type WriterOptions struct {
@@ -117,9 +117,6 @@ func (s *Stream) Write(p []byte) {
 		p = p[n:]
 	}
 	w.flush()
-	if cap(w.buf) > 2*flushAt {
-		w.buf = nil
-	}
 }
 
 // Close logs an unfinished line as it is, without newline, as Docker does.
@@ -260,6 +257,13 @@ func (w *Writer) rotate() {
 	}
 	w.f.Close()
 	w.f, w.size, w.torn, w.limit = f, 0, false, w.o.MaxSize
+}
+
+// Trim gives back the buffer that bursts of output have filled.
+func (w *Writer) Trim() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf = nil
 }
 
 // Dropped returns how many entries are lost and not yet reported in the log.

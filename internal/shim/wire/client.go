@@ -33,6 +33,41 @@ func Call(ctx context.Context, socket string, req Request) (Reply, error) {
 	return r, r.Err()
 }
 
+// Wait returns how the container ended: from its shim, or from exit.json if the shim has gone (or goes meanwhile) after a
+// container that ended. errdef.Unavailable means that neither is there: the shim was killed, or there was no container.
+func Wait(ctx context.Context, socket, stateDir string) (Exit, error) {
+	r, err := Call(ctx, socket, Request{Op: OpWait})
+	if err == nil && r.Exit != nil {
+		return *r.Exit, nil
+	}
+	if err != nil && !errdef.Is(err, errdef.Unavailable) {
+		return Exit{}, err
+	}
+	e, rerr := ReadExit(stateDir)
+	if errors.Is(rerr, os.ErrNotExist) && err != nil {
+		return Exit{}, err
+	}
+	return e, rerr
+}
+
+// ReadExit reads StateDir/exit.json; without one the error is fs.ErrNotExist.
+func ReadExit(stateDir string) (e Exit, err error) {
+	path := filepath.Join(stateDir, ExitFile)
+	f, err := os.Open(path)
+	if err != nil {
+		return e, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return e, fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := json.Unmarshal(b, &e); err != nil {
+		return e, errdef.New(errdef.DataLoss, "parse %s: %w", path, err)
+	}
+	return e, nil
+}
+
 // Alive reports whether a shim listens on the socket.
 func Alive(ctx context.Context, socket string) bool {
 	c, err := dial(ctx, socket)
