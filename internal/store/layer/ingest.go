@@ -2,10 +2,8 @@ package layer
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -51,13 +49,13 @@ func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 		return Info{}, err
 	}
 	defer drop()
-	f, err := os.OpenFile(filepath.Join(dir, tarFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, direct, err := s.create(filepath.Join(dir, tarFile))
 	if err != nil {
 		return Info{}, err
 	}
 	defer f.Close()
 	p := tarindex.New(s.limits)
-	size, sum, err := pump(ctx, r, f, p)
+	size, sum, err := pump(ctx, r, p, &sink{f: f, direct: direct})
 	if err != nil {
 		return Info{}, err
 	}
@@ -95,77 +93,21 @@ func implicit(root *tree.Inode) bool {
 	}) != nil
 }
 
-const (
-	pieceSize = 512 << 10
-	pieces    = 4
-	// writeback is how many bytes are written before the kernel is told to begin with the disk, so that the final sync is short.
-	writeback = 8 << 20
-)
-
-// pump copies r into f, the parser and SHA-256; hashing runs beside reading, writing and parsing.
-func pump(ctx context.Context, r io.Reader, f *os.File, p *tarindex.Parser) (size int64, sum []byte, err error) {
-	free, full := make(chan []byte, pieces), make(chan []byte, pieces)
-	for range pieces {
-		free <- make([]byte, pieceSize)
-	}
-	h := sha256.New()
-	done := make(chan struct{})
-	go func() { hashPieces(h, free, full); close(done) }() // ends when full is closed
-	defer func() {
-		close(full)
-		<-done
-		sum = h.Sum(nil)
-	}()
-	var flushed int64
-	for {
-		if err := ctx.Err(); err != nil {
-			return size, nil, err
-		}
-		buf := <-free
-		n, rerr := fill(r, buf[:pieceSize])
-		if n > 0 {
-			full <- buf[:n]
-			if _, err := f.Write(buf[:n]); err != nil {
-				return size, nil, err
+// create makes the file for a tar. Where mounts will read it directly (form erofs without loop devices) it is also written so:
+// the page cache would not help them, and the copy into it costs more than all else here.
+func (s *Store) create(path string) (f *os.File, direct bool, err error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	if s.form == FormErofs && !s.loop {
+		if f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600); err == nil {
+			if DirectIO(path) {
+				return f, true, nil
 			}
-			if _, err := p.Write(buf[:n]); err != nil {
-				return size, nil, err
-			}
-			size += int64(n)
+			f.Close()
 		}
-		if size-flushed >= writeback {
-			_ = unix.SyncFileRange(int(f.Fd()), flushed, size-flushed, unix.SYNC_FILE_RANGE_WRITE) // a hint only
-			flushed = size
-		}
-		if rerr == io.EOF {
-			return size, nil, nil
-		}
-		if rerr != nil {
-			return size, nil, rerr
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) { // a refused O_DIRECT may leave the new file, too
+			return nil, false, err
 		}
 	}
-}
-
-// hashPieces hashes and hands back. The buffers' readers in pump may still be at work on a piece when it is handed back, but
-// pump overwrites only what it takes from free itself, after it is done with the piece before.
-func hashPieces(h hash.Hash, free chan<- []byte, full <-chan []byte) {
-	for b := range full {
-		h.Write(b)
-		free <- b[:cap(b)]
-	}
-}
-
-// fill reads until buf is full or r ends; a reader that gives nothing for ever is refused.
-func fill(r io.Reader, buf []byte) (n int, err error) {
-	for idle := 0; n < len(buf) && err == nil; {
-		var m int
-		m, err = r.Read(buf[n:])
-		n += m
-		if m > 0 {
-			idle = 0
-		} else if idle++; idle > 100 {
-			return n, io.ErrNoProgress
-		}
-	}
-	return n, err
+	f, err = os.OpenFile(path, flags, 0o600)
+	return f, false, err
 }
