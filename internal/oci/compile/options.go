@@ -40,7 +40,7 @@ func parseOptions(list []string) (options, error) {
 type errUnsupportedOption string
 
 func (e errUnsupportedOption) Error() string {
-	return "option " + string(e) + " is not implemented by this version of dhow"
+	return "option " + string(e)
 }
 
 func (o *options) attribute(w string) bool {
