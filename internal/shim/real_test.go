@@ -346,3 +346,19 @@ func BenchmarkLog(b *testing.B) {
 		b.ReportMetric(mib/time.Since(begin).Seconds(), "MiB/s")
 	}
 }
+
+// BenchmarkRun is the life of a container that ends at once, from the start of its shim to the shim's end.
+func BenchmarkRun(b *testing.B) {
+	for b.Loop() {
+		r := realShim(b, []string{"true"}, func(c *wire.Config) { c.Volatile = true })
+		begin := time.Now()
+		r.run()
+		if _, err := wire.Wait(r.ctx, r.sock, r.cfg.StateDir); err != nil {
+			b.Fatal(err)
+		}
+		told := time.Since(begin)
+		<-r.done
+		b.ReportMetric(told.Seconds()*1000, "ms-create-to-exit")
+		b.ReportMetric((time.Since(begin)-told).Seconds()*1000, "ms-to-gone")
+	}
+}

@@ -119,7 +119,7 @@ func TestLongLines(t *testing.T) {
 
 // TestRandom writes random bytes in random pieces and wants back what it wrote.
 func TestRandom(t *testing.T) {
-	for seed := range int64(60) {
+	for seed := range int64(12) {
 		rnd := rand.New(rand.NewSource(seed))
 		path := filepath.Join(t.TempDir(), "log")
 		w := create(t, path, WriterOptions{MaxSize: 40 << 10, MaxFiles: 1000})
