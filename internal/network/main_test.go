@@ -225,7 +225,11 @@ func call(ns *os.File, addr string) (string, error) {
 		tv := unix.NsecToTimeval(int64(700 * time.Millisecond))
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-		if err := unix.Connect(fd, sa); err != nil {
+		err = unix.Connect(fd, sa)
+		if errors.Is(err, unix.EINTR) { // a signal of the Go runtime; the connection goes on, and a second call waits for it
+			err = unix.Connect(fd, sa)
+		}
+		if err != nil && !errors.Is(err, unix.EISCONN) {
 			return fmt.Errorf("connect %s: %w", addr, err)
 		}
 		b, err := io.ReadAll(f)

@@ -72,6 +72,9 @@ func (s *Service) revive(r *record, pid int) error {
 		if err := s.host.SetUp(have.Index); err != nil {
 			return err
 		}
+		if err := errors.Join(apply.AwaitReady(s.host, l.Name), apply.AwaitReady(s.host, l.Bridge)); err != nil {
+			return err
+		}
 	}
 	if len(lost) == 0 && (!r.Resolver || s.serving(r.Container)) {
 		return nil

@@ -74,6 +74,7 @@ func TestIPv6(t *testing.T) {
 	}
 	serve(t, web.Netns, "[::]:80")
 	serve(t, out, "[fd09::2]:7000")
+	time.Sleep(50 * time.Millisecond) // the kernel joins the groups of neighbour discovery in a worker, a moment after the address is there
 	ip := web.Endpoints[0].IPv6.Addr()
 	gw := web.Endpoints[0].Gateway6
 	expect(t, "from "+gw.String())(call(nil, netip.AddrPortFrom(ip, 80).String()))

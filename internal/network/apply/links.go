@@ -114,14 +114,42 @@ func addPair(host, inner *netlink.Handle, ns *os.File, l *plan.Link, p plan.Plan
 			}
 		}
 	}
-	return errors.Join(awaitReady(host, l.Name), awaitReady(host, l.Bridge), awaitReady(inner, l.Peer))
+	if err := errors.Join(AwaitReady(host, l.Name), AwaitReady(host, l.Bridge), AwaitReady(inner, l.Peer)); err != nil {
+		return err
+	}
+	for _, a := range p.Addrs {
+		if a.Link == l.Peer && a.Prefix.Addr().Is6() {
+			if err := netlink.Inside(ns, func() error { return awaitGroup(a.Prefix.Addr()) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// awaitReady waits until a link that just came up carries packets: the bridge forwards to the port, and on the bridge and in
+// awaitGroup waits until the calling thread's namespace listens to the neighbour discovery group of an address (RFC 4291,
+// 2.7.1), which the kernel joins in a worker; what is asked before stays unanswered for a second.
+func awaitGroup(a netip.Addr) error {
+	b := a.As16()
+	group := fmt.Sprintf("ff0200000000000000000001ff%x", b[13:])
+	for range 100 {
+		list, err := os.ReadFile("/proc/thread-self/net/igmp6")
+		if err != nil {
+			return fmt.Errorf("read multicast groups: %w", err)
+		}
+		if strings.Contains(string(list), group) {
+			return nil
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	return nil // it will come
+}
+
+// AwaitReady waits until a link that just came up carries packets: the bridge forwards to the port, and on the bridge and in
 // the container the IPv6 addresses count. The kernel does that in a worker (linkwatch); a container's first ARP request sent
 // before is lost, and the next one comes a second later. Asking for the link makes newer kernels do the work at once. A
 // link that stays silent is no error: it will come.
-func awaitReady(h *netlink.Handle, name string) error {
+func AwaitReady(h *netlink.Handle, name string) error {
 	for range 100 {
 		l, err := h.Link(name)
 		if err != nil || l.Ready {
