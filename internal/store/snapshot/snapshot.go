@@ -1,10 +1,10 @@
 // Package snapshot owns the writable side of containers: an upper and a work folder over a chain of layers.
 //
-// It promises that Prepare leaves a whole snapshot or none, that Remove makes one vanish at once, and that nothing is ever
+// It promises that Prepare leaves a whole snapshot or none, also when the power fails, that Remove makes one vanish at once, and that nothing is ever
 // attached to the host's mount tree: mounts are given out as data (bundle.Rootfs) or as a detached descriptor. It must never
 // know what a container is, nor change a layer.
 //
-// On disk: ID/{snapshot.json,upper,work,scratch}, and names that begin with a dot while they come or go.
+// On disk: ID/{snapshot.json,upper,work}, an empty .scratch, and names that begin with a dot while they come or go.
 package snapshot
 
 import (
@@ -13,14 +13,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
@@ -42,7 +43,7 @@ const (
 	recordFile = "snapshot.json"
 	upperDir   = "upper"
 	workDir    = "work"
-	scratchDir = "scratch"
+	scratchDir = ".scratch" // one for all: everybody attaches there in a mount namespace of its own
 	coming     = ".new-"
 	going      = ".rm-"
 )
@@ -51,7 +52,7 @@ const (
 func Open(dir string, layers *layer.Store) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
+		err = os.MkdirAll(filepath.Join(dir, scratchDir), 0o700)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot store: %w", err)
@@ -98,7 +99,7 @@ func (s *Store) make(id string, chain []digest.Digest, root layer.Root) (err err
 			os.RemoveAll(dir)
 		}
 	}()
-	for _, d := range []string{upperDir, workDir, scratchDir} {
+	for _, d := range []string{upperDir, workDir} {
 		if err = os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			return err
 		}
@@ -110,7 +111,7 @@ func (s *Store) make(id string, chain []digest.Digest, root layer.Root) (err err
 	if err != nil {
 		return err
 	}
-	if err = atomicfile.Write(filepath.Join(dir, recordFile), append(b, '\n'), 0o600); err != nil {
+	if err = writeSync(filepath.Join(dir, recordFile), append(b, '\n')); err != nil {
 		return err
 	}
 	err = unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
@@ -120,7 +121,25 @@ func (s *Store) make(id string, chain []digest.Digest, root layer.Root) (err err
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: dir, New: s.path(id), Err: err}
 	}
-	return atomicfile.SyncDir(s.dir)
+	// The folder is not synced: a flush costs more than all of the above, and every later sync, be it of the container's record or
+	// of a file in the snapshot, carries the rename along, since file systems keep the order of their metadata.
+	return nil
+}
+
+// writeSync writes a new file whose folder nobody knows yet, so there is no need for a temporary name.
+func writeSync(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return f.Close()
 }
 
 // dress gives the upper folder the attributes of the merged root, because overlayfs shows the topmost root's.
@@ -150,7 +169,7 @@ func (s *Store) rootfs(id string, m layer.Merged) bundle.Rootfs {
 		Lower:   m.Lower,
 		Upper:   s.path(id, upperDir),
 		Work:    s.path(id, workDir),
-		Scratch: s.path(id, scratchDir),
+		Scratch: s.path(scratchDir),
 	}
 }
 
@@ -191,13 +210,10 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 	if err := check(id); err != nil {
 		return err
 	}
-	grave, err := os.MkdirTemp(s.dir, going)
-	if err != nil {
-		return fmt.Errorf("remove snapshot %s: %w", id, err)
-	}
-	err = os.Rename(s.path(id), filepath.Join(grave, "x"))
-	if rerr := os.RemoveAll(grave); err == nil {
-		err = rerr
+	grave := s.path(going + id + "-" + strconv.FormatUint(rand.Uint64(), 36))
+	err := os.Rename(s.path(id), grave)
+	if err == nil {
+		err = os.RemoveAll(grave)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
