@@ -49,7 +49,7 @@ func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 		return Info{}, err
 	}
 	defer drop()
-	f, direct, err := s.create(filepath.Join(dir, tarFile))
+	f, direct, err := create(filepath.Join(dir, tarFile), s.form == FormErofs && !s.loop)
 	if err != nil {
 		return Info{}, err
 	}
@@ -93,11 +93,11 @@ func implicit(root *tree.Inode) bool {
 	}) != nil
 }
 
-// create makes the file for a tar. Where mounts will read it directly (form erofs without loop devices) it is also written so:
+// create makes the file for a tar. Where mounts will read it directly (files: form erofs without loop devices) it is also written so:
 // the page cache would not help them, and the copy into it costs more than all else here.
-func (s *Store) create(path string) (f *os.File, direct bool, err error) {
+func create(path string, files bool) (f *os.File, direct bool, err error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	if s.form == FormErofs && !s.loop {
+	if files {
 		if f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600); err == nil {
 			if DirectIO(path) {
 				return f, true, nil
