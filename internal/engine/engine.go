@@ -1,12 +1,11 @@
 // Package engine owns the wiring of one engine: which store, network and services there are, and in which order they recover.
 //
 // It promises that once Open returns, what the last engine left behind is adopted or gone, and that Close disturbs no container.
-// It must hold no logic of its own: that is in the packages below.
+// It must never hold logic of its own: that is in the packages below.
 package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,14 +15,14 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/container"
+	"github.com/dhow-containers/dhow/internal/engine/depot"
 	"github.com/dhow-containers/dhow/internal/engine/event"
-	"github.com/dhow-containers/dhow/internal/engine/group"
 	"github.com/dhow-containers/dhow/internal/engine/image"
+	"github.com/dhow-containers/dhow/internal/engine/machine"
 	engnet "github.com/dhow-containers/dhow/internal/engine/network"
 	"github.com/dhow-containers/dhow/internal/engine/system"
 	"github.com/dhow-containers/dhow/internal/engine/volume"
 	"github.com/dhow-containers/dhow/internal/network"
-	"github.com/dhow-containers/dhow/internal/store/meta"
 )
 
 // Config says where an engine lives. DataRoot, RunRoot and Shim are required.
@@ -43,7 +42,7 @@ type Config struct {
 type Engine struct {
 	API        api.Engine
 	ID         string
-	db         *meta.DB
+	depot      *depot.Depot
 	net        *network.Service
 	containers *container.Service
 	boot       sync.WaitGroup
@@ -66,49 +65,40 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 			e.Close()
 		}
 	}()
-	if e.db, err = meta.Open(filepath.Join(c.DataRoot, "meta.db")); err != nil {
+	if e.depot, err = depot.Open(depot.Config{Root: c.DataRoot, Insecure: c.Insecure, UserAgent: "dhow/" + c.Version}); err != nil {
 		return nil, err
 	}
-	if e.ID, err = identity(e.db); err != nil {
-		return nil, err
-	}
+	e.ID = e.depot.ID
 	if c.CgroupParent == "" {
 		c.CgroupParent = "/dhow/" + id.Short(e.ID)
 	}
-	st, err := openStores(c, e.db)
-	if err != nil {
+	if e.net, err = network.Open(network.Config{Records: e.depot.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
 		return nil, err
 	}
-	if e.net, err = network.Open(network.Config{Records: bucket{e.db, "network"}, Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
+	if err := e.assemble(c); err != nil {
 		return nil, err
 	}
-	if err := e.assemble(c, st); err != nil {
-		return nil, err
-	}
-	return e, e.recover(ctx, st)
+	return e, e.recover(ctx)
 }
 
 // assemble makes the services and ties them together.
-func (e *Engine) assemble(c Config, st *stores) error {
-	tree, err := group.Detect()
+func (e *Engine) assemble(c Config) error {
+	st := e.depot
+	tree, host, err := machine.Detect()
 	if err != nil {
 		return err
 	}
 	bus := &event.Bus{}
-	volumes, err := volume.Open(filepath.Join(c.DataRoot, "volumes"), e.db, bus)
-	if err != nil {
-		return err
-	}
-	host, err := hostFacts(tree)
+	volumes, err := volume.Open(filepath.Join(c.DataRoot, "volumes"), st.DB, bus)
 	if err != nil {
 		return err
 	}
 	host.CgroupParent = c.CgroupParent
-	images := &image.Service{Store: st.images, Registry: st.registry, Events: bus, Storage: st.driver, Embedded: c.Embedded}
+	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded}
 	nets := &engnet.Service{Net: e.net, Events: bus}
 	e.containers = container.New(container.Config{
-		DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.driver, DB: e.db, Events: bus, Images: images,
-		Snapshots: snapshots{st.snapshots}, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, Log: c.Log, Explain: c.Explain,
+		DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
+		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, Log: c.Log, Explain: c.Explain,
 	})
 	images.Users, nets.Find = e.containers.Users, e.containers.Record
 	version := "1"
@@ -118,7 +108,7 @@ func (e *Engine) assemble(c Config, st *stores) error {
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images, Networks: engnet.Networks{Service: nets}, Volumes: volumes,
 		System: &system.Service{
-			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.driver, StorageStatus: st.status, CgroupVersion: version,
+			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
 			SwapLimit: host.SwapLimit, Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
 		},
 	}
@@ -126,11 +116,11 @@ func (e *Engine) assemble(c Config, st *stores) error {
 }
 
 // recover brings records and kernel together: containers first, then the network of those that live, then what nobody owns.
-func (e *Engine) recover(ctx context.Context, st *stores) error {
-	if err := e.containers.Load(); err != nil {
+func (e *Engine) recover(ctx context.Context) error {
+	if err := e.containers.Recovery().Load(); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	live, err := e.containers.Adopt(ctx)
+	live, err := e.containers.Recovery().Adopt(ctx)
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
@@ -143,12 +133,12 @@ func (e *Engine) recover(ctx context.Context, st *stores) error {
 	if err := e.net.Reconcile(ctx, boxes); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	if err := st.sweep(); err != nil {
+	if err := e.depot.Sweep(); err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
 	boot, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	e.boot.Go(func() { e.containers.Boot(boot) })
+	e.boot.Go(func() { e.containers.Recovery().Boot(boot) })
 	return nil
 }
 
@@ -164,20 +154,8 @@ func (e *Engine) Close() error {
 	if e.net != nil {
 		e.net.Close()
 	}
-	var err error
-	if e.db != nil {
-		err = e.db.Close()
+	if e.depot == nil {
+		return nil
 	}
-	return errors.Join(err)
-}
-
-// identity is the engine's own ID, made once per data root.
-func identity(db *meta.DB) (string, error) {
-	var s string
-	found, err := db.Get("engine", "id", &s)
-	if err != nil || found {
-		return s, err
-	}
-	s = id.New()
-	return s, db.Put("engine", "id", s)
+	return e.depot.Close()
 }

@@ -24,7 +24,8 @@ import (
 
 // Create implements api.Containers.
 func (s *Service) Create(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error) {
-	rec, img, err := s.draft(ctx, platform, req)
+	m := maker{s.core}
+	rec, img, err := m.draft(ctx, platform, req)
 	if err != nil {
 		return container.CreateResponse{}, err
 	}
@@ -40,7 +41,7 @@ func (s *Service) Create(ctx context.Context, name, platform string, req contain
 		}
 	}
 	rec.Name = name
-	warnings, err := s.make(ctx, rec, img)
+	warnings, err := m.make(ctx, rec, img)
 	if err != nil {
 		s.table.release(name)
 		return container.CreateResponse{}, err
@@ -50,8 +51,11 @@ func (s *Service) Create(ctx context.Context, name, platform string, req contain
 	return container.CreateResponse{ID: rec.ID, Warnings: warnings}, nil
 }
 
+// maker makes new containers.
+type maker struct{ *core }
+
 // draft turns the request into a record that is not yet anywhere.
-func (c *core) draft(ctx context.Context, platform string, req container.CreateRequest) (*api.Container, Image, error) {
+func (c maker) draft(ctx context.Context, platform string, req container.CreateRequest) (*api.Container, Image, error) {
 	if req.Config == nil {
 		return nil, Image{}, errdef.New(errdef.InvalidArgument, "config cannot be empty in order to create a container")
 	}
@@ -82,7 +86,7 @@ func (c *core) draft(ctx context.Context, platform string, req container.CreateR
 }
 
 // defaults fills in what Docker's clients expect to find filled in, and checks what only the engine can check.
-func (c *core) defaults(rec *api.Container, nets *network.NetworkingConfig) error {
+func (c maker) defaults(rec *api.Container, nets *network.NetworkingConfig) error {
 	h, conf := rec.HostConfig, rec.Config
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
 		h.NetworkMode = network.NetworkBridge
@@ -143,7 +147,7 @@ func (c *core) defaults(rec *api.Container, nets *network.NetworkingConfig) erro
 }
 
 // make puts everything durable in place and the record last; on error nothing stays.
-func (c *core) make(ctx context.Context, rec *api.Container, img Image) (warnings []string, err error) {
+func (c maker) make(ctx context.Context, rec *api.Container, img Image) (warnings []string, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -195,7 +199,7 @@ func (c *core) rehearse(rec *api.Container) ([]string, error) {
 }
 
 // furnish makes the working folder and gives fresh volumes their first content.
-func (c *core) furnish(rec *api.Container, fresh []api.Mount) error {
+func (c maker) furnish(rec *api.Container, fresh []api.Mount) error {
 	wd := rec.Config.WorkingDir
 	if (wd == "" || wd == "/") && len(fresh) == 0 {
 		return nil

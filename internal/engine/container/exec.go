@@ -210,7 +210,7 @@ func (s *execSession) open(ctx context.Context) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
-	p, err := s.c.execProcess(ctx, s.e)
+	p, err := s.process(ctx)
 	if err != nil {
 		return err
 	}
@@ -284,41 +284,41 @@ func (s *execSession) ended(code int) {
 	s.c.execEvent(s.e, events.ActionExecDie, false)
 }
 
-// execProcess makes the process from the container's own: its environment, capabilities and folder unless asked otherwise.
-func (c *core) execProcess(ctx context.Context, e *exec) (*specs.Process, error) {
-	b, _, err := bundle.Load(c.runDir(e.u.id))
+// process makes the process from the container's own: its environment, capabilities and folder unless asked otherwise.
+func (s *execSession) process(ctx context.Context) (*specs.Process, error) {
+	b, _, err := bundle.Load(s.c.runDir(s.e.u.id))
 	if err != nil {
 		return nil, err
 	}
 	p := *b.Process
-	rec := e.u.rec.Load()
-	p.Args, p.Terminal, p.ConsoleSize = e.req.Cmd, e.req.Tty, nil
-	if e.req.WorkingDir != "" {
-		if !path.IsAbs(e.req.WorkingDir) {
-			return nil, errdef.New(errdef.InvalidArgument, "exec: working folder %q: not an absolute path", e.req.WorkingDir)
+	rec := s.e.u.rec.Load()
+	p.Args, p.Terminal, p.ConsoleSize = s.e.req.Cmd, s.e.req.Tty, nil
+	if s.e.req.WorkingDir != "" {
+		if !path.IsAbs(s.e.req.WorkingDir) {
+			return nil, errdef.New(errdef.InvalidArgument, "exec: working folder %q: not an absolute path", s.e.req.WorkingDir)
 		}
-		p.Cwd = path.Clean(e.req.WorkingDir)
+		p.Cwd = path.Clean(s.e.req.WorkingDir)
 	}
 	home := ""
-	if e.req.User != "" && e.req.User != rec.Config.User {
-		u, err := c.execUser(ctx, e, rec)
+	if s.e.req.User != "" && s.e.req.User != rec.Config.User {
+		u, err := s.user(ctx, rec)
 		if err != nil {
 			return nil, err
 		}
 		p.User = specs.User{UID: u.UID, GID: u.GID, AdditionalGids: u.Groups, Umask: p.User.Umask}
 		home = u.Home
 	}
-	p.Env = spec.ExecEnv(p.Env, e.req.Env, e.req.Tty, home, slices.ContainsFunc(rec.Config.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }))
-	if e.req.Privileged {
-		caps := c.Host.Caps
+	p.Env = spec.ExecEnv(p.Env, s.e.req.Env, s.e.req.Tty, home, slices.ContainsFunc(rec.Config.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }))
+	if s.e.req.Privileged {
+		caps := s.c.Host.Caps
 		p.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
 	}
 	return &p, nil
 }
 
-// execUser looks the user up in the running container: through its root folder, which is checked to be that of the same process.
-func (c *core) execUser(ctx context.Context, e *exec, rec *api.Container) (spec.User, error) {
-	st, err := e.shim.State(ctx)
+// user looks the user up in the running container: through its root folder, which is checked to be that of the same process.
+func (s *execSession) user(ctx context.Context, rec *api.Container) (spec.User, error) {
+	st, err := s.e.shim.State(ctx)
 	if err != nil {
 		return spec.User{}, err
 	}
@@ -331,7 +331,7 @@ func (c *core) execUser(ctx context.Context, e *exec, rec *api.Container) (spec.
 	if t, err := startTime(st.Pid); err != nil || t != st.StartTime {
 		return spec.User{}, errdef.New(errdef.Conflict, "container %s is not running", rec.ID)
 	}
-	u, err := root.User(e.req.User, rec.HostConfig.GroupAdd)
+	u, err := root.User(s.e.req.User, rec.HostConfig.GroupAdd)
 	return spec.User{UID: u.UID, GID: u.GID, Groups: u.Groups, Home: u.Home}, err
 }
 

@@ -17,8 +17,11 @@ import (
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 )
 
+// ender clears up after runs and applies restart policies.
+type ender struct{ *core }
+
 // watch waits for the end of a run and then clears up after it.
-func (c *core) watch(u *unit, r *run) {
+func (c ender) watch(u *unit, r *run) {
 	exit, err := r.shim.Wait(c.ctx)
 	if c.ctx.Err() != nil {
 		return // the engine ends, the container does not
@@ -35,7 +38,7 @@ func (c *core) watch(u *unit, r *run) {
 }
 
 // lost is the exit of a container whose shim went away without a word: what is left of it is killed by its cgroup.
-func (c *core) lost(u *unit, cause error) wire.Exit {
+func (c ender) lost(u *unit, cause error) wire.Exit {
 	rec := u.rec.Load()
 	c.Log.Warn("shim lost", "container", u.id, "err", cause)
 	text := "the container's shim was killed; the container was killed with it"
@@ -63,7 +66,7 @@ func (c *core) destroy(ctx context.Context, rec *api.Container) error {
 
 // finish records the end of a run. It is called with op held and always succeeds: what cannot be done is logged, and done by the next
 // start or the next engine.
-func (c *core) finish(u *unit, r *run, exit wire.Exit) {
+func (c ender) finish(u *unit, r *run, exit wire.Exit) {
 	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
 	defer cancel()
 	if err := r.shim.End(ctx, false); err != nil {
@@ -105,7 +108,7 @@ func (c *core) finish(u *unit, r *run, exit wire.Exit) {
 }
 
 // after does what follows an end once nobody holds the container: --rm takes it away.
-func (c *core) after(u *unit) {
+func (c ender) after(u *unit) {
 	if !u.rec.Load().HostConfig.AutoRemove {
 		return
 	}
@@ -121,7 +124,7 @@ const (
 )
 
 // restartDelay decides whether the policy wants another run and when: the delay doubles from 100 ms to a minute.
-func (c *core) restartDelay(u *unit, rec *api.Container, ran time.Duration) (time.Duration, bool) {
+func (c ender) restartDelay(u *unit, rec *api.Container, ran time.Duration) (time.Duration, bool) {
 	if !wanted(rec, rec.State.ExitCode, false) {
 		return 0, false
 	}
@@ -153,7 +156,7 @@ func wanted(rec *api.Container, code int, boot bool) bool {
 }
 
 // restart is a timer's call.
-func (c *core) restart(u *unit) {
+func (c ender) restart(u *unit) {
 	u.mu.Lock()
 	u.timer = nil
 	u.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 
 // List implements api.Containers. It reads one view of the table and waits for nobody.
 func (s *Service) List(ctx context.Context, o api.ListOptions) ([]container.Summary, error) {
-	keep, all, err := s.filter(ctx, o.Filters)
+	keep, all, err := filters{s.core}.read(ctx, o.Filters)
 	if err != nil {
 		return nil, err
 	}
@@ -158,105 +158,120 @@ func endpoints(rec *api.Container) map[string]*network.EndpointSettings {
 	return out
 }
 
-// filter reads the filters of a list request. all tells that a filter asks for containers that do not run.
-func (s *Service) filter(ctx context.Context, f api.Filters) (keep func(*api.Container) bool, all bool, err error) {
-	var tests []func(*api.Container) bool
-	any := func(values []string, ok func(rec *api.Container, v string) bool) {
-		tests = append(tests, func(rec *api.Container) bool {
-			return slices.ContainsFunc(values, func(v string) bool { return ok(rec, v) })
-		})
+// filters reads the filters of a list request.
+type filters struct{ *core }
+
+type test func(rec *api.Container) bool
+
+// anyOf holds when one of the values does.
+func anyOf(values []string, ok func(rec *api.Container, v string) bool) test {
+	return func(rec *api.Container) bool {
+		return slices.ContainsFunc(values, func(v string) bool { return ok(rec, v) })
 	}
-	for key, values := range f {
+}
+
+// read returns the test that all filters make together. all tells that one asks for containers that do not run.
+func (f filters) read(ctx context.Context, in api.Filters) (keep test, all bool, err error) {
+	var tests []test
+	for key, values := range in {
 		if len(values) == 0 {
 			continue
 		}
-		switch key {
-		case "id":
-			any(values, func(r *api.Container, v string) bool { return strings.HasPrefix(r.ID, v) })
-		case "name":
-			if err := s.filterName(values, any); err != nil {
-				return nil, false, err
-			}
-		case "status":
-			all = true
-			for _, v := range values {
-				if err := container.ValidateContainerState(container.ContainerState(v)); err != nil {
-					return nil, false, errdef.As(errdef.InvalidArgument, err)
-				}
-			}
-			any(values, func(r *api.Container, v string) bool { return string(r.Status()) == v })
-		case "exited":
-			all = true
-			for _, v := range values {
-				if _, err := strconv.Atoi(v); err != nil {
-					return nil, false, errdef.New(errdef.InvalidArgument, "invalid filter 'exited=%s': not a number", v)
-				}
-			}
-			any(values, func(r *api.Container, v string) bool {
-				return r.Status() == container.StateExited && strconv.Itoa(r.State.ExitCode) == v
-			})
-		case "label":
-			tests = append(tests, func(r *api.Container) bool {
-				return !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(r.Config.Labels, v) })
-			})
-		case "ancestor":
-			ids := s.imageIDs(ctx, values)
-			tests = append(tests, func(r *api.Container) bool { return ids[r.ImageID] || slices.Contains(values, r.Config.Image) })
-		case "volume":
-			any(values, func(r *api.Container, v string) bool {
-				return slices.ContainsFunc(r.Mounts, func(m api.Mount) bool { return m.Name == v || m.Destination == path.Clean(v) || m.Source == v })
-			})
-		case "network":
-			any(values, func(r *api.Container, v string) bool {
-				for n, e := range endpoints(r) {
-					if n == v || e.NetworkID != "" && strings.HasPrefix(e.NetworkID, v) {
-						return true
-					}
-				}
-				return false
-			})
-		case "publish", "expose":
-			any(values, func(r *api.Container, v string) bool { return portMatch(r, v, key == "publish") })
-		case "before", "since":
-			u, err := s.table.find(values[0])
-			if err != nil {
-				return nil, false, err
-			}
-			at := u.rec.Load().Created
-			tests = append(tests, func(r *api.Container) bool {
-				return key == "before" && r.Created.Before(at) || key == "since" && r.Created.After(at)
-			})
-		case "health":
-			any(values, func(_ *api.Container, v string) bool { return v == string(container.NoHealthcheck) })
-		case "isolation", "is-task":
-			any(values, func(_ *api.Container, v string) bool { return v == "default" || v == "false" || v == "0" })
-		default:
-			return nil, false, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", key)
+		t, err := f.one(ctx, key, values)
+		if err != nil {
+			return nil, false, err
 		}
+		tests = append(tests, t)
+		all = all || key == "status" || key == "exited"
 	}
 	return func(rec *api.Container) bool {
-		for _, t := range tests {
-			if !t(rec) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(tests, func(t test) bool { return !t(rec) })
 	}, all, nil
 }
 
-func (s *Service) filterName(values []string, any func([]string, func(*api.Container, string) bool)) error {
+func (f filters) one(ctx context.Context, key string, values []string) (test, error) {
+	switch key {
+	case "id":
+		return anyOf(values, func(r *api.Container, v string) bool { return strings.HasPrefix(r.ID, v) }), nil
+	case "name":
+		return byName(values)
+	case "status":
+		return byStatus(values)
+	case "exited":
+		return byExitCode(values)
+	case "label":
+		return func(r *api.Container) bool {
+			return !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(r.Config.Labels, v) })
+		}, nil
+	case "ancestor":
+		ids := f.imageIDs(ctx, values)
+		return func(r *api.Container) bool { return ids[r.ImageID] || slices.Contains(values, r.Config.Image) }, nil
+	case "volume":
+		return anyOf(values, func(r *api.Container, v string) bool {
+			return slices.ContainsFunc(r.Mounts, func(m api.Mount) bool { return m.Name == v || m.Destination == path.Clean(v) || m.Source == v })
+		}), nil
+	case "network":
+		return anyOf(values, onNetwork), nil
+	case "publish", "expose":
+		return anyOf(values, func(r *api.Container, v string) bool { return portMatch(r, v, key == "publish") }), nil
+	case "before", "since":
+		u, err := f.table.find(values[0])
+		if err != nil {
+			return nil, err
+		}
+		at := u.rec.Load().Created
+		return func(r *api.Container) bool {
+			return key == "before" && r.Created.Before(at) || key == "since" && r.Created.After(at)
+		}, nil
+	case "health":
+		return anyOf(values, func(_ *api.Container, v string) bool { return v == string(container.NoHealthcheck) }), nil
+	case "isolation", "is-task":
+		return anyOf(values, func(_ *api.Container, v string) bool { return v == "default" || v == "false" || v == "0" }), nil
+	}
+	return nil, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", key)
+}
+
+func onNetwork(r *api.Container, v string) bool {
+	for n, e := range endpoints(r) {
+		if n == v || e.NetworkID != "" && strings.HasPrefix(e.NetworkID, v) {
+			return true
+		}
+	}
+	return false
+}
+
+func byStatus(values []string) (test, error) {
+	for _, v := range values {
+		if err := container.ValidateContainerState(container.ContainerState(v)); err != nil {
+			return nil, errdef.As(errdef.InvalidArgument, err)
+		}
+	}
+	return anyOf(values, func(r *api.Container, v string) bool { return string(r.Status()) == v }), nil
+}
+
+func byExitCode(values []string) (test, error) {
+	for _, v := range values {
+		if _, err := strconv.Atoi(v); err != nil {
+			return nil, errdef.New(errdef.InvalidArgument, "invalid filter 'exited=%s': not a number", v)
+		}
+	}
+	return anyOf(values, func(r *api.Container, v string) bool {
+		return r.Status() == container.StateExited && strconv.Itoa(r.State.ExitCode) == v
+	}), nil
+}
+
+func byName(values []string) (test, error) {
 	res := map[string]*regexp.Regexp{}
 	for _, v := range values {
 		re, err := regexp.Compile(v)
 		if err != nil {
-			return errdef.New(errdef.InvalidArgument, "invalid filter 'name=%s': %w", v, err)
+			return nil, errdef.New(errdef.InvalidArgument, "invalid filter 'name=%s': %w", v, err)
 		}
 		res[v] = re
 	}
-	any(values, func(r *api.Container, v string) bool {
+	return anyOf(values, func(r *api.Container, v string) bool {
 		return res[v].MatchString(r.Name) || res[v].MatchString("/"+r.Name)
-	})
-	return nil
+	}), nil
 }
 
 func (c *core) imageIDs(ctx context.Context, refs []string) map[string]bool {

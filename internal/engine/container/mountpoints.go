@@ -19,7 +19,7 @@ import (
 
 // mountpoints resolves every way to ask for a mount into one list, destinations unique and sorted. It makes the volumes that are
 // missing and lets rec hold them; fresh are those that shall receive the image's content. On error the list is what must be let go.
-func (c *core) mountpoints(rec *api.Container) (list, fresh []api.Mount, err error) {
+func (c maker) mountpoints(rec *api.Container) (list, fresh []api.Mount, err error) {
 	byDst := map[string]api.Mount{}
 	asked, err := c.askedMounts(rec)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *core) mountpoints(rec *api.Container) (list, fresh []api.Mount, err err
 }
 
 // askedMounts lists flags before the image's volumes: the first word on a destination stands.
-func (c *core) askedMounts(rec *api.Container) ([]api.Mount, error) {
+func (c maker) askedMounts(rec *api.Container) ([]api.Mount, error) {
 	h := rec.HostConfig
 	var out []api.Mount
 	for i, b := range h.Binds {
@@ -234,7 +234,7 @@ func tmpfsOptions(m *api.Mount, o *mount.TmpfsOptions) error {
 }
 
 // source sees to it that what is mounted exists: a volume is made, and so is a missing folder of -v, as Docker does.
-func (c *core) source(rec *api.Container, m *api.Mount) (made bool, err error) {
+func (c maker) source(rec *api.Container, m *api.Mount) (made bool, err error) {
 	switch m.Type {
 	case mount.TypeVolume:
 		v, made, err := c.Volumes.Ensure(volume.CreateRequest{Name: m.Name}, rec.ID)

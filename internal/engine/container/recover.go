@@ -18,8 +18,14 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/meta"
 )
 
+// Recovery brings a new engine and what the last one left together: Load, then Adopt, then, with the network in order, Boot.
+type Recovery struct{ *core }
+
+// Recovery returns it.
+func (s *Service) Recovery() *Recovery { return &Recovery{s.core} }
+
 // Load reads the records. Nothing is adopted, cleared or started yet.
-func (s *Service) Load() error {
+func (s *Recovery) Load() error {
 	for _, d := range []string{s.DataRoot + "/containers", s.RunRoot + "/containers", s.ociRoot()} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return err
@@ -43,7 +49,7 @@ func (s *Service) Load() error {
 
 // Adopt finds the runs of the last engine: living shims are watched again, ended ones are recorded, the rest is cleared away. It
 // returns the IDs of the containers that run, for the network to reconcile. Live containers are never disturbed.
-func (s *Service) Adopt(ctx context.Context) (live []string, err error) {
+func (s *Recovery) Adopt(ctx context.Context) (live []string, err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 16)
@@ -63,7 +69,7 @@ func (s *Service) Adopt(ctx context.Context) (live []string, err error) {
 }
 
 // adopt brings one container's record and reality together; it reports whether the container runs.
-func (s *Service) adopt(ctx context.Context, u *unit) bool {
+func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 	rec := u.rec.Load()
 	shim := keeper.Find(s.runDir(u.id), s.stateDir(u.id))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -88,7 +94,7 @@ func (s *Service) adopt(ctx context.Context, u *unit) bool {
 		exit = *st.Exit
 	case exitErr == nil:
 	case rec.State.Running:
-		exit = s.lost(u, exitErr)
+		exit = ender{s.core}.lost(u, exitErr)
 	default: // a start that the last engine did not finish
 		if err := shim.End(ctx, true); err != nil {
 			s.Log.Warn("half-started container not ended by its shim", "container", u.id, "err", err)
@@ -107,23 +113,23 @@ func (s *Service) adopt(ctx context.Context, u *unit) bool {
 	u.op <- struct{}{}
 	s.finishAtBoot(u, r, exit)
 	u.unlock()
-	s.after(u)
+	ender{s.core}.after(u)
 	return false
 }
 
 // finishAtBoot records an end that nobody watched. Restart policies are applied by Boot, once, with the network in order.
-func (s *Service) finishAtBoot(u *unit, r *run, exit wire.Exit) {
+func (s *Recovery) finishAtBoot(u *unit, r *run, exit wire.Exit) {
 	u.mu.Lock()
 	removing := u.removing
 	u.removing = true // keeps finish from setting a timer
 	u.mu.Unlock()
-	s.finish(u, r, exit)
+	ender{s.core}.finish(u, r, exit)
 	u.mu.Lock()
 	u.removing = removing
 	u.mu.Unlock()
 }
 
-func (s *Service) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
+func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
 	rec := u.change()
 	if !rec.State.Running || rec.State.Pid != st.Pid || rec.State.Paused != (st.Status == "paused") {
 		rec.State.Running, rec.State.Pid, rec.State.Paused, rec.State.Restarting = true, st.Pid, st.Status == "paused", false
@@ -136,11 +142,11 @@ func (s *Service) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
 	r := &run{shim: shim, ended: make(chan struct{})}
 	u.setRun(r)
 	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
-	go s.watch(u, r) // ends with the run or the engine
+	go ender{s.core}.watch(u, r) // ends with the run or the engine
 }
 
 // sweep removes what no record owns: runs, folders, writable layers and cgroups of containers that were half made or half removed.
-func (s *Service) sweep(ctx context.Context) error {
+func (s *Recovery) sweep(ctx context.Context) error {
 	known := func(id string) bool { return s.table.v.Load().byID[id] != nil }
 	runs, err := names(s.RunRoot + "/containers")
 	if err != nil {
@@ -178,7 +184,7 @@ func running(u *unit) bool {
 	return err == nil
 }
 
-func (s *Service) sweepFolders(ctx context.Context, known func(string) bool) error {
+func (s *Recovery) sweepFolders(ctx context.Context, known func(string) bool) error {
 	states, err := names(s.ociRoot())
 	if err != nil {
 		return err
@@ -228,7 +234,7 @@ func names(dir string) ([]string, error) {
 }
 
 // Boot applies the restart policies, once per engine start, a few containers at a time.
-func (s *Service) Boot(ctx context.Context) {
+func (s *Recovery) Boot(ctx context.Context) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for _, u := range s.table.all() {
@@ -252,7 +258,7 @@ func (s *Service) Boot(ctx context.Context) {
 }
 
 // settle ends the state "restarting" of a container that will not be.
-func (s *Service) settle(u *unit) {
+func (s *Recovery) settle(u *unit) {
 	rec := u.change()
 	if !rec.State.Restarting {
 		return

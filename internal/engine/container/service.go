@@ -139,9 +139,6 @@ func (s *Service) Close() { s.stop() }
 // Execs returns the service for processes in running containers.
 func (s *Service) Execs() *Execs { return &Execs{s.core} }
 
-// Records returns the current records, oldest first.
-func (s *Service) Records() []*api.Container { return s.table.records() }
-
 const bucket = "containers"
 
 // opTimeout bounds one change of one container on the engine's side.

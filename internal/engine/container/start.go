@@ -322,7 +322,7 @@ func (l *launch) started(shim *keeper.Shim, pid int) {
 	u.setRun(r)
 	c.event(rec, events.ActionStart, nil)
 	c.Log.Info("container started", "container", rec.ID, "pid", pid)
-	go c.watch(u, r) // ends with the run or the engine
+	go ender{c}.watch(u, r) // ends with the run or the engine
 }
 
 // startError gives an error of the runtime the kind and the words by which Docker's clients tell the exit code.
@@ -362,7 +362,7 @@ func (s *Service) Restart(ctx context.Context, ref, signal string, timeout *int)
 	if err != nil {
 		return err
 	}
-	if err := s.halt(ctx, u, signal, timeout); err != nil && !errdef.Is(err, errdef.NotModified) {
+	if err := s.stopper().halt(ctx, u, signal, timeout); err != nil && !errdef.Is(err, errdef.NotModified) {
 		return err
 	}
 	if u.rec.Load().HostConfig.AutoRemove {

@@ -21,15 +21,20 @@ func (s *Service) Stop(ctx context.Context, ref, sig string, timeout *int) error
 	if err != nil {
 		return err
 	}
-	if err := s.halt(ctx, u, sig, timeout); err != nil {
+	if err := s.stopper().halt(ctx, u, sig, timeout); err != nil {
 		return err
 	}
 	s.event(u.rec.Load(), events.ActionStop, nil)
 	return nil
 }
 
+// stopper ends and pauses runs.
+type stopper struct{ *core }
+
+func (c *core) stopper() stopper { return stopper{c} }
+
 // halt asks the command to end, and makes it end after the timeout.
-func (c *core) halt(ctx context.Context, u *unit, sig string, timeout *int) error {
+func (c stopper) halt(ctx context.Context, u *unit, sig string, timeout *int) error {
 	rec := u.rec.Load()
 	if sig == "" {
 		sig = rec.StopSignal()
@@ -63,7 +68,7 @@ func (c *core) halt(ctx context.Context, u *unit, sig string, timeout *int) erro
 }
 
 // giveUp notes that a user wants the container stopped and returns its run, or NotModified when there is none.
-func (c *core) giveUp(ctx context.Context, u *unit) (*run, error) {
+func (c stopper) giveUp(ctx context.Context, u *unit) (*run, error) {
 	if err := u.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -108,7 +113,7 @@ func ended(r *run, seconds int) bool {
 const killTimeout = 30
 
 // kill ends a run by SIGKILL, through the shim or, when that does not answer, through the cgroup.
-func (c *core) kill(ctx context.Context, u *unit, r *run) error {
+func (c stopper) kill(ctx context.Context, u *unit, r *run) error {
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	err := c.signal(short, u, r, syscall.SIGKILL)
 	cancel()
@@ -124,7 +129,7 @@ func (c *core) kill(ctx context.Context, u *unit, r *run) error {
 	return nil
 }
 
-func (c *core) signal(ctx context.Context, u *unit, r *run, number syscall.Signal) error {
+func (c stopper) signal(ctx context.Context, u *unit, r *run, number syscall.Signal) error {
 	err := r.shim.Signal(ctx, "", int(number))
 	if err != nil && ended(r, 0) {
 		return nil
@@ -157,27 +162,27 @@ func (s *Service) Kill(ctx context.Context, ref, sig string) error {
 	}
 	stop, _ := signal.ParseSignal(u.rec.Load().StopSignal())
 	if number == syscall.SIGKILL || number == stop {
-		if _, err := s.giveUp(ctx, u); err != nil && !errdef.Is(err, errdef.NotModified) {
+		if _, err := s.stopper().giveUp(ctx, u); err != nil && !errdef.Is(err, errdef.NotModified) {
 			return err
 		}
 	}
 	if number != syscall.SIGKILL {
-		return s.signal(ctx, u, r, number)
+		return s.stopper().signal(ctx, u, r, number)
 	}
-	return s.kill(context.WithoutCancel(ctx), u, r)
+	return s.stopper().kill(context.WithoutCancel(ctx), u, r)
 }
 
 // Pause implements api.Containers.
 func (s *Service) Pause(ctx context.Context, ref string) error {
-	return s.freeze(ctx, ref, true)
+	return s.stopper().freeze(ctx, ref, true)
 }
 
 // Unpause implements api.Containers.
 func (s *Service) Unpause(ctx context.Context, ref string) error {
-	return s.freeze(ctx, ref, false)
+	return s.stopper().freeze(ctx, ref, false)
 }
 
-func (c *core) freeze(ctx context.Context, ref string, on bool) error {
+func (c stopper) freeze(ctx context.Context, ref string, on bool) error {
 	u, err := c.table.find(ref)
 	if err != nil {
 		return err
@@ -208,7 +213,7 @@ func (c *core) freeze(ctx context.Context, ref string, on bool) error {
 	return nil
 }
 
-func (c *core) paused(u *unit, on bool) {
+func (c stopper) paused(u *unit, on bool) {
 	rec := u.change()
 	rec.State.Paused = on
 	c.note(u, rec)
@@ -220,7 +225,7 @@ func (c *core) paused(u *unit, on bool) {
 }
 
 // resume thaws a container that is to end: a frozen process takes no signal.
-func (c *core) resume(ctx context.Context, u *unit, r *run) {
+func (c stopper) resume(ctx context.Context, u *unit, r *run) {
 	if err := u.lock(ctx); err != nil {
 		return
 	}
@@ -283,10 +288,10 @@ func (s *Service) Remove(ctx context.Context, ref string, o api.RemoveOptions) e
 		u.mu.Lock()
 		u.removing = true
 		u.mu.Unlock()
-		if _, err := s.giveUp(ctx, u); err != nil && !errdef.Is(err, errdef.NotModified) {
+		if _, err := s.stopper().giveUp(ctx, u); err != nil && !errdef.Is(err, errdef.NotModified) {
 			return err
 		}
-		if err := s.kill(context.WithoutCancel(ctx), u, r); err != nil {
+		if err := s.stopper().kill(context.WithoutCancel(ctx), u, r); err != nil {
 			return err
 		}
 	}

@@ -106,7 +106,7 @@ func (b *builder) blockIO(r *container.Resources, out *specs.LinuxResources) err
 		io.Weight, used = ptr(r.BlkioWeight), true
 	}
 	for _, w := range r.BlkioWeightDevice {
-		d, err := b.blockDevice(w.Path)
+		d, err := blockDevice(b.in.Host, w.Path)
 		if err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func (b *builder) blockIO(r *container.Resources, out *specs.LinuxResources) err
 	}
 	for flag, list := range throttles(r) {
 		for _, t := range list {
-			d, err := b.blockDevice(t.Path)
+			d, err := blockDevice(b.in.Host, t.Path)
 			if err != nil {
 				return err
 			}
@@ -137,8 +137,8 @@ func (b *builder) blockIO(r *container.Resources, out *specs.LinuxResources) err
 	return nil
 }
 
-func (b *builder) blockDevice(path string) (specs.LinuxDevice, error) {
-	for _, d := range b.in.Host.Devices[path] {
+func blockDevice(h Host, path string) (specs.LinuxDevice, error) {
+	for _, d := range h.Devices[path] {
 		if d.Type == "b" {
 			return d, nil
 		}

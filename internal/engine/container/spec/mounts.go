@@ -47,7 +47,7 @@ func (b *builder) mounts() error {
 		return strings.Count(clean(user[i].Destination), "/") < strings.Count(clean(user[j].Destination), "/")
 	})
 	for _, m := range user {
-		sm, err := b.userMount(m)
+		sm, err := userMount(m)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (b *builder) defaultMounts() []specs.Mount {
 	return out
 }
 
-func (b *builder) userMount(m api.Mount) (specs.Mount, error) {
+func userMount(m api.Mount) (specs.Mount, error) {
 	dst := clean(m.Destination)
 	out := specs.Mount{Destination: dst, Source: m.Source}
 	switch m.Type {

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
 )
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,8 +37,8 @@ func (b *builder) process() error {
 	if c.Path == "" {
 		return errdef.New(errdef.InvalidArgument, "no command specified")
 	}
-	b.because("process.args", b.argsWhy())
-	b.because("process.user", b.fieldWhy("User", "--user "+c.Config.User, c.Config.User != ""))
+	b.because("process.args", argsWhy(c))
+	b.because("process.user", fieldWhy(c, "User", "--user "+c.Config.User, c.Config.User != ""))
 	for _, g := range c.HostConfig.GroupAdd {
 		b.because("process.user.additionalGids "+g, "flag --group-add "+g)
 	}
@@ -47,7 +48,7 @@ func (b *builder) process() error {
 	if c.Config.WorkingDir != "" {
 		p.Cwd = clean(c.Config.WorkingDir)
 	}
-	b.because("process.cwd", b.fieldWhy("WorkingDir", "--workdir "+c.Config.WorkingDir, c.Config.WorkingDir != ""))
+	b.because("process.cwd", fieldWhy(c, "WorkingDir", "--workdir "+c.Config.WorkingDir, c.Config.WorkingDir != ""))
 	p.Env = b.environment()
 	if err := b.rlimits(p); err != nil {
 		return err
@@ -56,9 +57,9 @@ func (b *builder) process() error {
 }
 
 // argsWhy says where the command line comes from.
-func (b *builder) argsWhy() string {
-	image := func(f string) bool { return slices.Contains(b.in.Container.FromImage, f) }
-	c := b.in.Container.Config
+func argsWhy(from *api.Container) string {
+	image := func(f string) bool { return slices.Contains(from.FromImage, f) }
+	c := from.Config
 	var parts []string
 	switch {
 	case len(c.Entrypoint) == 0:
@@ -77,11 +78,11 @@ func (b *builder) argsWhy() string {
 	return strings.Join(parts, " + ")
 }
 
-func (b *builder) fieldWhy(field, flag string, set bool) string {
+func fieldWhy(c *api.Container, field, flag string, set bool) string {
 	switch {
 	case !set:
 		return Default
-	case slices.Contains(b.in.Container.FromImage, field):
+	case slices.Contains(c.FromImage, field):
 		return "image field Config." + field
 	}
 	return "flag " + flag

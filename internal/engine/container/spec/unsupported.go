@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"slices"
+
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 )
 
@@ -20,7 +22,7 @@ func (b *builder) unsupported() error {
 		{h.Init != nil && *h.Init, "HostConfig.Init (--init)"},
 		{!h.Isolation.IsDefault(), "HostConfig.Isolation " + string(h.Isolation)},
 		{h.CPUCount != 0 || h.CPUPercent != 0 || h.IOMaximumIOps != 0 || h.IOMaximumBandwidth != 0, "HostConfig limits for Windows"},
-		{c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE" && !b.fromImage("Healthcheck"), "Config.Healthcheck (--health-cmd)"},
+		{c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE" && !slices.Contains(b.in.Container.FromImage, "Healthcheck"), "Config.Healthcheck (--health-cmd)"},
 	} {
 		if f.set {
 			return errdef.New(errdef.NotImplemented, "%s is not implemented", f.name)
@@ -29,17 +31,8 @@ func (b *builder) unsupported() error {
 	if h.Runtime != "" && h.Runtime != "dhow" && h.Runtime != "runc" {
 		return errdef.New(errdef.InvalidArgument, "unknown or invalid runtime name: %s: this engine has its own, named dhow", h.Runtime)
 	}
-	if b.fromImage("Healthcheck") {
+	if slices.Contains(b.in.Container.FromImage, "Healthcheck") {
 		b.warn = append(b.warn, "the image's HEALTHCHECK is not run: health checks are not implemented")
 	}
 	return nil
-}
-
-func (b *builder) fromImage(field string) bool {
-	for _, f := range b.in.Container.FromImage {
-		if f == field {
-			return true
-		}
-	}
-	return false
 }

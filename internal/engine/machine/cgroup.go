@@ -1,7 +1,8 @@
-// Package group owns how the engine acts on its containers' control groups, whichever version of them the machine has.
+// Package machine owns what the engine knows of the machine, and how it acts on its containers' control groups, whichever version
+// of them there is.
 //
-// It promises to touch nothing but directories below the path that it is given. It must never move a process.
-package group
+// It promises to touch nothing but cgroup directories below the path that it is given. It must never move a process.
+package machine
 
 import (
 	"context"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/container"
+	"github.com/dhow-containers/dhow/internal/engine/container/spec"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 )
@@ -22,10 +24,14 @@ import (
 // Tree implements container.Cgroups.
 type Tree struct{ Layout plan.Layout }
 
-// Detect finds the machine's hierarchies.
-func Detect() (Tree, error) {
+// Detect finds the machine's hierarchies and the facts that specifications are built from.
+func Detect() (Tree, spec.Host, error) {
 	l, err := cgroup.Detect()
-	return Tree{l}, err
+	if err != nil {
+		return Tree{}, spec.Host{}, err
+	}
+	h, err := facts(Tree{l})
+	return Tree{l}, h, err
 }
 
 // V2 reports whether the machine has nothing but the unified hierarchy.

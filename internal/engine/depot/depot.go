@@ -1,0 +1,142 @@
+// Package depot owns everything that the engine keeps on disk, opened together: records, documents, layers, images, snapshots.
+//
+// It promises that one engine at a time has a data root open. It must never know what a container is.
+package depot
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/content"
+	"github.com/dhow-containers/dhow/internal/store/image"
+	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	"github.com/dhow-containers/dhow/internal/store/snapshot"
+)
+
+// Config says where the data root is and which registries are spoken to without TLS.
+type Config struct {
+	Root, UserAgent string
+	Insecure        []string
+}
+
+// Depot is an open data root.
+type Depot struct {
+	ID        string // of the engine, made once per data root
+	DB        *meta.DB
+	Images    *image.Store
+	Snapshots Snapshots
+	Registry  *registry.Client
+	Driver    string // the storage driver's name
+	Status    [][2]string
+
+	layers *layer.Store
+}
+
+// Open opens the data root.
+func Open(c Config) (_ *Depot, err error) {
+	d := &Depot{Registry: registry.New(registry.Config{Insecure: c.Insecure, UserAgent: c.UserAgent}), Driver: "overlayfs"}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if d.DB, err = meta.Open(filepath.Join(c.Root, "meta.db")); err != nil {
+		return nil, err
+	}
+	if d.ID, err = identity(d.DB); err != nil {
+		return nil, fmt.Errorf("read the engine's ID: %w", err)
+	}
+	docs, err := content.Open(filepath.Join(c.Root, "content"))
+	if err != nil {
+		return nil, err
+	}
+	if d.layers, err = layer.Open(filepath.Join(c.Root, "layers"), layer.Options{}); err != nil {
+		return nil, err
+	}
+	if d.Snapshots.Store, err = snapshot.Open(filepath.Join(c.Root, "snapshots"), d.layers); err != nil {
+		return nil, err
+	}
+	if d.Images, err = image.Open(image.Config{DB: d.DB, Content: docs, Layers: d.layers, Registry: d.Registry}); err != nil {
+		return nil, err
+	}
+	form, loop := d.layers.Form()
+	d.Status = [][2]string{{"Layers", form}, {"Loop devices", strconv.FormatBool(loop)}}
+	return d, nil
+}
+
+// identity is the engine's own ID.
+func identity(db *meta.DB) (string, error) {
+	var s string
+	found, err := db.Get("engine", "id", &s)
+	if err != nil || found {
+		return s, err
+	}
+	s = id.New()
+	return s, db.Put("engine", "id", s)
+}
+
+// Sweep removes what a crash left half made. Nobody may be making anything meanwhile.
+func (d *Depot) Sweep() error {
+	if err := d.Snapshots.Sweep(); err != nil {
+		return err
+	}
+	return d.layers.Sweep()
+}
+
+// Close lets the data root go.
+func (d *Depot) Close() error {
+	if d.DB == nil {
+		return nil
+	}
+	return d.DB.Close()
+}
+
+// Records is one bucket of the records, for those who keep several kinds of their own in it.
+func (d *Depot) Records(bucket string) Bucket { return Bucket{d.DB, bucket} }
+
+// Snapshots gives the snapshot store the shape that container.Snapshots has.
+type Snapshots struct{ *snapshot.Store }
+
+// Rootfs returns the mounts of a snapshot.
+func (s Snapshots) Rootfs(id string) (bundle.Rootfs, error) {
+	return s.Store.Rootfs(context.Background(), id)
+}
+
+// Prepare makes a snapshot.
+func (s Snapshots) Prepare(ctx context.Context, id string, layers []digest.Digest) (bundle.Rootfs, error) {
+	return s.Store.Prepare(ctx, id, layers)
+}
+
+// Usage is what the writable layer takes on disk, in bytes.
+func (s Snapshots) Usage(id string) (int64, error) {
+	bytes, _, err := s.Store.Usage(id)
+	return bytes, err
+}
+
+// Bucket is one bucket; it has the shape of network.Records.
+type Bucket struct {
+	db   *meta.DB
+	name string
+}
+
+// Put stores a record.
+func (b Bucket) Put(key string, v any) error { return b.db.Put(b.name, key, v) }
+
+// Get reads one.
+func (b Bucket) Get(key string, v any) (bool, error) { return b.db.Get(b.name, key, v) }
+
+// Delete removes one.
+func (b Bucket) Delete(key string) error { return b.db.Delete(b.name, key) }
+
+// Each visits all.
+func (b Bucket) Each(f func(key string, raw []byte) error) error {
+	return b.db.Each(b.name, f)
+}

@@ -1,0 +1,46 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/dhow-containers/dhow/internal/engine/container/spec"
+	"github.com/dhow-containers/dhow/internal/linux/seccomp"
+)
+
+// facts reads what spec.Build has to know of the machine and of this process.
+func facts(t Tree) (spec.Host, error) {
+	h := spec.Host{NCPU: runtime.NumCPU(), CgroupV2: t.V2(), SwapLimit: t.Swap(), Seccomp: seccomp.Default, Rlimits: map[string]uint64{}}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return h, fmt.Errorf("read own capabilities: %w", err)
+	}
+	for _, l := range strings.Split(string(status), "\n") {
+		if v, ok := strings.CutPrefix(l, "CapPrm:"); ok {
+			mask, err := strconv.ParseUint(strings.TrimSpace(v), 16, 64)
+			if err != nil {
+				return h, fmt.Errorf("read own capabilities: %w", err)
+			}
+			h.Caps = spec.CapNames(mask)
+		}
+	}
+	score, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return h, err
+	}
+	if h.OOMScoreAdj, err = strconv.Atoi(strings.TrimSpace(string(score))); err != nil {
+		return h, fmt.Errorf("read own OOM score: %w", err)
+	}
+	// The numbers of getrlimit(2), the same on amd64 and arm64.
+	for i, name := range []string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"} {
+		var r syscall.Rlimit
+		if err := syscall.Getrlimit(i, &r); err == nil {
+			h.Rlimits["RLIMIT_"+name] = r.Max
+		}
+	}
+	return h, nil
+}
