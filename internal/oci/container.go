@@ -68,7 +68,9 @@ func (c *Container) Start() error {
 		}
 		return err
 	}
-	return c.poststart()
+	err = c.poststart()
+	c.program, c.spec = nil, nil // a supervisor keeps a container for months: what is needed again is read again
+	return err
 }
 
 // releaseParked releases a container through the FIFOs that Create made for it, and reads what became of it.
@@ -135,14 +137,11 @@ func (c *Container) Status() (state.Status, error) {
 
 // Spec returns the config the container was made from.
 func (c *Container) Spec() (*bundle.Spec, error) {
-	if c.spec == nil {
-		s, _, err := bundle.Load(c.State.Bundle)
-		if err != nil {
-			return nil, err
-		}
-		c.spec = s
+	if c.spec != nil {
+		return c.spec, nil
 	}
-	return c.spec, nil
+	s, _, err := bundle.Load(c.State.Bundle)
+	return s, err
 }
 
 // Exec starts a process inside the container. The process is a child of this one, to be waited for by its PID.

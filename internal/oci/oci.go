@@ -51,7 +51,8 @@ type Process struct {
 	Pidfd *os.File // CLOEXEC; readable when the process has ended
 }
 
-// Container is a container that was created.
+// Container is a container that was created. Start and Delete are for one goroutine at a time; what acts on a running container (Exec,
+// Signal, Pause, Resume, Update, Status) may be called from several.
 type Container struct {
 	State   state.State
 	root    string
@@ -67,6 +68,7 @@ func Create(o CreateOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	dir := filepath.Join(o.Root, o.ID)
+	defer unix.Umask(unix.Umask(0o022)) // cgroups and mount points are for the container's users too
 	if err := os.MkdirAll(o.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
 	}

@@ -15,8 +15,11 @@ import (
 // replyTimeout bounds the writing of a reply to a client that does not read.
 const replyTimeout = 10 * time.Second
 
+// server is the shim towards its clients.
+type server struct{ *Shim }
+
 // serve answers one request.
-func (s *Shim) serve(c *wire.Conn, r *wire.Request) {
+func (s server) serve(c *wire.Conn, r *wire.Request) {
 	s.busy()
 	defer s.busy()
 	switch r.Op {
@@ -42,7 +45,7 @@ func (s *Shim) serve(c *wire.Conn, r *wire.Request) {
 }
 
 // call does what needs one answer.
-func (s *Shim) call(r *wire.Request) (reply wire.Reply, err error) {
+func (s server) call(r *wire.Request) (reply wire.Reply, err error) {
 	switch r.Op {
 	case wire.OpCreate:
 		reply.Pid, err = s.create()
@@ -87,7 +90,7 @@ func hangup(c *wire.Conn) <-chan struct{} {
 }
 
 // wait answers when init has ended and exit.json is written.
-func (s *Shim) wait(c *wire.Conn) {
+func (s server) wait(c *wire.Conn) {
 	select {
 	case <-s.over:
 		c.SetWriteDeadline(time.Now().Add(replyTimeout))
@@ -106,7 +109,7 @@ func (s *Shim) alive(what string) (Container, error) {
 	return s.ctr, nil
 }
 
-func (s *Shim) signal(r *wire.Request) error {
+func (s server) signal(r *wire.Request) error {
 	sig, err := signalOf(r.Signal)
 	if err != nil {
 		return err
@@ -132,7 +135,7 @@ func (s *Shim) signal(r *wire.Request) error {
 }
 
 // change pauses, resumes or updates: from, unless empty, is the status it needs, to the one it makes.
-func (s *Shim) change(from, to string, do func(Container) error) error {
+func (s server) change(from, to string, do func(Container) error) error {
 	s.life.RLock()
 	defer s.life.RUnlock()
 	ctr, err := s.alive("change")
@@ -153,7 +156,7 @@ func (s *Shim) change(from, to string, do func(Container) error) error {
 	return nil
 }
 
-func (s *Shim) resize(r *wire.Request) error {
+func (s server) resize(r *wire.Request) error {
 	if r.Exec != "" {
 		x, err := s.execs.find(r.Exec)
 		if err != nil {
@@ -178,7 +181,7 @@ func (s *Shim) resize(r *wire.Request) error {
 }
 
 // shutdown ends the shim; a container that runs is killed if all is set, else that is a conflict.
-func (s *Shim) shutdown(all bool) error {
+func (s server) shutdown(all bool) error {
 	switch st := s.status(); st {
 	case statusRunning, statusPaused:
 		if !all {
@@ -206,7 +209,7 @@ func (s *Shim) shutdown(all bool) error {
 }
 
 // attach makes the connection a stream of init's output and input.
-func (s *Shim) attach(c *wire.Conn, r *wire.Request) {
+func (s server) attach(c *wire.Conn, r *wire.Request) {
 	cl := s.out.Attach(c, r.Stdout, r.Stderr, replyLine(wire.Reply{}))
 	f := feed{c: c, cl: cl, out: s.out, once: s.cfg.StdinOne}
 	if r.Stdin && s.cfg.Stdin {

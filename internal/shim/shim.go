@@ -141,7 +141,7 @@ func Run(cfg wire.Config, o Options) error {
 	}
 	served := make(chan struct{})
 	go func() {
-		wire.Serve(l, s.serve)
+		wire.Serve(l, (server{s}).serve)
 		close(served)
 	}()
 	if o.Ready != nil {

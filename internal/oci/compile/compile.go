@@ -24,7 +24,9 @@ type Facts struct {
 	Major, Minor int    // kernel version
 	LastCap      int    // highest capability number the kernel knows
 	SysResource  bool   // this process holds CAP_SYS_RESOURCE
-	Cgroup       plan.Layout
+	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.
+	NoFile [2]uint64
+	Cgroup plan.Layout
 	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
 	Sources map[string]Source
 	// Stdio are the descriptors of this process that become 0, 1, 2.

@@ -59,20 +59,28 @@ func (c process) label() error {
 }
 
 func (c process) rlimits() error {
+	if n := c.in.Facts.NoFile; n != [2]uint64{} && !slices.ContainsFunc(c.spec.Process.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_NOFILE" }) {
+		c.Why("default limit")
+		c.rlimit(specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: n[0], Hard: n[1]})
+	}
 	for i, l := range c.spec.Process.Rlimits {
 		name := field("process.rlimits", i, "")
 		c.Why(name)
-		nr := slices.Index(rlimitNames(), l.Type)
-		if nr < 0 {
+		if !slices.Contains(rlimitNames(), l.Type) {
 			return invalid(name+".type", "unknown limit %q", l.Type)
 		}
 		if l.Soft > l.Hard {
 			return invalid(name+".soft", "%d is above hard %d", l.Soft, l.Hard)
 		}
-		val := c.Bytes(prog.U64(l.Soft, l.Hard), "{"+strconv.FormatUint(l.Soft, 10)+", "+strconv.FormatUint(l.Hard, 10)+"}")
-		c.Call("", prog.SysPrlimit64, prog.Imm(0), prog.Imm(int64(nr), l.Type), val, prog.Imm(0))
+		c.rlimit(l)
 	}
 	return nil
+}
+
+func (c process) rlimit(l specs.POSIXRlimit) {
+	nr := slices.Index(rlimitNames(), l.Type)
+	val := c.Bytes(prog.U64(l.Soft, l.Hard), "{"+strconv.FormatUint(l.Soft, 10)+", "+strconv.FormatUint(l.Hard, 10)+"}")
+	c.Call("", prog.SysPrlimit64, prog.Imm(0), prog.Imm(int64(nr), l.Type), val, prog.Imm(0))
 }
 
 // rlimitNames is indexed by the number of the limit (getrlimit(2), the same on amd64 and arm64).

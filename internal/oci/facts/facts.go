@@ -32,6 +32,7 @@ func Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 		}
 	}
 	f.SysResource = holds(unix.CAP_SYS_RESOURCE)
+	f.NoFile = noFile()
 	var err error
 	if f.Cgroup, err = cgroup.Detect(); err != nil {
 		return f, err
@@ -76,6 +77,16 @@ func holds(capability uint) bool {
 		return false
 	}
 	return data[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
+// noFile returns the limit of open files that a program of ours inherits. Go raises its own soft limit to one below the hard one when
+// it starts (syscall/rlimit.go) and does not tell what it was; then it is the kernel's own default, 1024.
+func noFile() [2]uint64 {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur != l.Max-1 {
+		return [2]uint64{}
+	}
+	return [2]uint64{min(1024, l.Max), l.Max}
 }
 
 func version(release string) (major, minor int) {

@@ -66,6 +66,11 @@ func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 	if err != nil {
 		return Info{}, err
 	}
+	if gap := -size & 511; gap > 0 { // the kernel reads whole blocks
+		if err := f.Truncate(size + gap); err != nil {
+			return Info{}, fmt.Errorf("pad %s: %w", tarFile, err)
+		}
+	}
 	info := Info{DiffID: want, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(root)}
 	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return tree.Encode(f, root) }); err != nil {
 		return Info{}, err

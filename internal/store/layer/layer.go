@@ -145,7 +145,8 @@ func (s *Store) Info(id digest.Digest) (Info, error) {
 	return i, err
 }
 
-// OpenTar opens the exact bytes that the diff ID names.
+// OpenTar opens the bytes that the diff ID names: the first Info.Size of the file. A tar whose writer left the padding of its last entry out
+// is followed by zeros up to a multiple of 512.
 func (s *Store) OpenTar(id digest.Digest) (*os.File, error) {
 	if err := check(id); err != nil {
 		return nil, err

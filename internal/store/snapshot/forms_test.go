@@ -236,3 +236,12 @@ func TestWritesGoUp(t *testing.T) {
 		}
 	})
 }
+
+// Some writers end a tar with the last byte of the last file: no padding, no end marker. It is read like any other.
+func TestPaddingLeftOut(t *testing.T) {
+	forms(t, func(t *testing.T, w world) {
+		whole := makeTar(t, entry{name: "first", data: "1"}, entry{name: "last", data: strings.Repeat("x", 1000)})
+		cut := whole[:bytes.LastIndexByte(whole, 'x')+1]
+		same(t, w.show(t, cut), w.show(t, whole))
+	})
+}

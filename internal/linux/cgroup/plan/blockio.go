@@ -6,9 +6,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// ioPlanner is the planner at block I/O.
+type ioPlanner struct{ *planner }
+
 // blockIO plans weights and throttles. Which weight file exists depends on the kernel and its I/O scheduler: v1's blkio.weight left
 // with CFQ in Linux 5.0, BFQ has files of its own on both versions.
-func (p *planner) blockIO() error {
+func (p ioPlanner) blockIO() error {
 	b := p.r.BlockIO
 	if b == nil {
 		return nil
@@ -59,7 +62,7 @@ func device(major, minor int64) string {
 }
 
 // io finds the block I/O controller: v1 calls it blkio, v2 io.
-func (p *planner) io(field string) (Dir, error) {
+func (p ioPlanner) io(field string) (Dir, error) {
 	for _, d := range p.dirs {
 		if d.Has("blkio") {
 			return d, nil
@@ -69,7 +72,7 @@ func (p *planner) io(field string) (Dir, error) {
 }
 
 // ioWeight plans a weight (10 .. 1000; 0 resets a device's) for all devices or one.
-func (p *planner) ioWeight(dev string, weight uint16, field string) error {
+func (p ioPlanner) ioWeight(dev string, weight uint16, field string) error {
 	if (weight < 10 && (dev == "" || weight != 0)) || weight > 1000 {
 		return invalid("linux.resources.%s: weight %d is not between 10 and 1000", field, weight)
 	}
@@ -96,7 +99,7 @@ func (p *planner) ioWeight(dev string, weight uint16, field string) error {
 	return nil
 }
 
-func (p *planner) leafWeight(file, dev string, weight uint16, field string) error {
+func (p ioPlanner) leafWeight(file, dev string, weight uint16, field string) error {
 	d, err := p.io(field)
 	if err != nil {
 		return err
@@ -108,7 +111,7 @@ func (p *planner) leafWeight(file, dev string, weight uint16, field string) erro
 	return nil
 }
 
-func (p *planner) throttle(t specs.LinuxThrottleDevice, v1, v2, field string) error {
+func (p ioPlanner) throttle(t specs.LinuxThrottleDevice, v1, v2, field string) error {
 	d, err := p.io(field)
 	if err != nil {
 		return err

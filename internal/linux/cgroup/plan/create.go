@@ -56,6 +56,9 @@ type planner struct {
 	update   bool
 	steps    []Step
 	required []string // v2 controllers a limit needs
+	// unifiedOnly: the hierarchy is the whole of it. On a hybrid machine its root belongs to somebody else, and only what a limit
+	// needs is opened there.
+	unifiedOnly bool
 }
 
 func newPlanner(l Layout, cgroupsPath string, r *specs.LinuxResources) (*planner, error) {
@@ -66,7 +69,7 @@ func newPlanner(l Layout, cgroupsPath string, r *specs.LinuxResources) (*planner
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
-	return &planner{dirs: dirs, r: r}, nil
+	return &planner{dirs: dirs, r: r, unifiedOnly: l.Mode == V2}, nil
 }
 
 func (p *planner) add(s Step) { p.steps = append(p.steps, s) }
@@ -105,7 +108,7 @@ func (p *planner) delegate(d Dir, dir string) {
 		p.add(Step{Kind: Write, Path: file, Value: strings.Join(must, " "), Why: "linux.resources"})
 	}
 	for _, c := range d.Controllers {
-		if !contains(p.required, c) {
+		if p.unifiedOnly && !contains(p.required, c) {
 			p.add(Step{Kind: Write, Path: file, Value: "+" + c, Tolerate: []uint{enoent, ebusy, einval, eopnotsupp},
 				Why: "linux.cgroupsPath"})
 		}
@@ -153,7 +156,7 @@ func (p *planner) writeOr(d Dir, file, value, file2, value2, field string) {
 }
 
 func (p *planner) limits() error {
-	for _, part := range [...]func() error{p.cpu, p.cpuset, p.memory, p.pids, p.blockIO, p.hugepages, p.rdma, p.network, p.unified,
+	for _, part := range [...]func() error{p.cpu, p.cpuset, p.memory, p.pids, ioPlanner{p}.blockIO, p.hugepages, p.rdma, p.network, p.unified,
 		p.devices} {
 		if err := part(); err != nil {
 			return err

@@ -205,7 +205,7 @@ func (p *Parser) Finish() (*tree.Inode, error) {
 	switch {
 	case p.err != nil:
 		return nil, p.err
-	case p.skip > 0 || p.pad > 0 || len(p.acc) > 0 && p.zeros < 2 || p.spec != 0: // a file's last block must be whole: the kernel reads blocks
+	case p.skip > 0 || len(p.acc) > 0 && p.zeros < 2 || p.spec != 0: // only padding may be missing: some writers leave it out at the end
 		p.err = errdef.New(errdef.DataLoss, "tar: ends in the middle of an entry, at byte %d", p.off)
 	case p.pending:
 		p.err = errdef.New(errdef.InvalidArgument, "tar: ends behind an extended header, at byte %d", p.off)
