@@ -248,10 +248,12 @@ func testLogs(t *testing.T, e *harness.Engine) {
 	r := e.Docker("logs", "lg")
 	want(t, r.Out, "^line 1\nline 2\nline 3\nline 4\nline 5\n$")
 	want(t, r.Err, "^bad\n$")
-	want(t, e.Docker("logs", "-n", "2", "lg").Out, "^line 5\n$")
 	want(t, e.Docker("logs", "-t", "lg").Out, `^\d{4}-\d\d-\d\dT[\d:]+\.\d{9}Z line 1\n`)
 	e.Docker("run", "-d", "--name", "fl", bb, "sh", "-c", "for i in 1 2 3; do echo l$i; sleep 0.1; done").OK()
 	want(t, e.Docker("logs", "-f", "fl").Out, "^l1\nl2\nl3\n$")
+	want(t, e.Docker("logs", "-n", "2", "fl").Out, "^l2\nl3\n$")
+	e.Docker("run", "-d", "--name", "rr", "--restart", "on-failure:2", bb, "sh", "-c", "echo life; sleep 0.1; exit 1").OK()
+	want(t, e.Docker("logs", "-f", "rr").Out, "^life\nlife\nlife\n$") // through all restarts
 	e.Docker("run", "-d", "--name", "no", "--log-driver", "none", bb, "echo", "x").OK()
 	e.Docker("logs", "no").Fails(1, "does not support reading")
 }

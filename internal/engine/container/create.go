@@ -29,6 +29,10 @@ func (s *Service) Create(ctx context.Context, name, platform string, req contain
 	if err != nil {
 		return container.CreateResponse{}, err
 	}
+	defer s.table.hold(img.ID)()
+	if _, err := s.Images.Local(ctx, img.ID, platform); err != nil { // it may have been removed just before it was held
+		return container.CreateResponse{}, err
+	}
 	name = strings.TrimPrefix(name, "/")
 	if name == "" {
 		name = s.table.reserveRandom(rec.ID)

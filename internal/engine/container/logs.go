@@ -73,13 +73,11 @@ func (c *core) logs(u *unit, o api.LogOptions) (*logStream, error) {
 // TTY implements api.LogStream.
 func (l *logStream) TTY() bool { return l.u.rec.Load().Config.Tty }
 
-// Copy implements api.LogStream. Following ends with the run: a restart begins a new one, which a new request follows.
+// Copy implements api.LogStream. Following ends when the container has ended and is not about to be restarted.
 func (l *logStream) Copy(ctx context.Context, stdout, stderr io.Writer) error {
 	o := logfile.Options{Since: l.o.Since, Until: l.o.Until, Tail: l.o.Tail}
 	if l.o.Follow {
-		if r, err := l.u.current(); err == nil {
-			o.Follow, o.Done = true, r.ended
-		}
+		o.Follow, o.Done = true, l.u.over(ctx)
 	}
 	r, err := logfile.Open(l.path, o)
 	if err != nil {

@@ -18,6 +18,7 @@ type table struct {
 	v        atomic.Pointer[view]
 	mu       sync.Mutex        // for writers
 	reserved map[string]string // names of containers that are being made
+	making   map[string]int    // images of containers that are being made
 }
 
 type view struct {
@@ -28,7 +29,7 @@ type view struct {
 
 func (t *table) init() {
 	t.v.Store(&view{byID: map[string]*unit{}, byName: map[string]*unit{}})
-	t.reserved = map[string]string{}
+	t.reserved, t.making = map[string]string{}, map[string]int{}
 }
 
 // reserve takes a name for a container in the making; release or add ends that.
@@ -59,6 +60,20 @@ func (t *table) reserveRandom(cid string) string {
 		}
 		if t.reserve(name, cid) == nil {
 			return name
+		}
+	}
+}
+
+// hold keeps an image while a container is made from it; the returned function lets it go.
+func (t *table) hold(imageID string) (letGo func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.making[imageID]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.making[imageID]--; t.making[imageID] == 0 {
+			delete(t.making, imageID)
 		}
 	}
 }
@@ -158,9 +173,14 @@ func (s *Service) Record(ref string) (*api.Container, error) {
 	return u.rec.Load(), nil
 }
 
-// Users names the containers that were made from an image.
+// Users names the containers that were or are being made from an image.
 func (s *Service) Users(imageID string) []string {
 	var out []string
+	s.table.mu.Lock()
+	if s.table.making[imageID] > 0 {
+		out = append(out, "a container being created")
+	}
+	s.table.mu.Unlock()
 	for _, rec := range s.table.records() {
 		if rec.ImageID == imageID {
 			out = append(out, rec.ID)

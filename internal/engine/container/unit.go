@@ -132,3 +132,36 @@ func (u *unit) cancelRestart() bool {
 	u.timer = nil
 	return stopped
 }
+
+// over returns a channel that is closed once the container does not run and no restart is on its way, or with ctx.
+func (u *unit) over(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			r, err := u.current()
+			if err == nil {
+				select {
+				case <-r.ended:
+				case <-ctx.Done():
+				}
+				continue
+			}
+			// Between two runs there is nothing to wait on; the delay is at least firstDelay.
+			if st := u.rec.Load().State; !st.Restarting && !st.Running || u.gone() {
+				return
+			}
+			select {
+			case <-time.After(firstDelay / 4):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return done
+}
+
+func (u *unit) gone() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.removing
+}

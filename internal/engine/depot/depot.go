@@ -14,6 +14,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/content"
+	"github.com/dhow-containers/dhow/internal/store/gc"
 	"github.com/dhow-containers/dhow/internal/store/image"
 	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/meta"
@@ -37,6 +38,7 @@ type Depot struct {
 	Driver    string // the storage driver's name
 	Status    [][2]string
 
+	docs   *content.Store
 	layers *layer.Store
 }
 
@@ -54,8 +56,7 @@ func Open(c Config) (_ *Depot, err error) {
 	if d.ID, err = identity(d.DB); err != nil {
 		return nil, fmt.Errorf("read the engine's ID: %w", err)
 	}
-	docs, err := content.Open(filepath.Join(c.Root, "content"))
-	if err != nil {
+	if d.docs, err = content.Open(filepath.Join(c.Root, "content")); err != nil {
 		return nil, err
 	}
 	if d.layers, err = layer.Open(filepath.Join(c.Root, "layers"), layer.Options{}); err != nil {
@@ -64,7 +65,7 @@ func Open(c Config) (_ *Depot, err error) {
 	if d.Snapshots.Store, err = snapshot.Open(filepath.Join(c.Root, "snapshots"), d.layers); err != nil {
 		return nil, err
 	}
-	if d.Images, err = image.Open(image.Config{DB: d.DB, Content: docs, Layers: d.layers, Registry: d.Registry}); err != nil {
+	if d.Images, err = image.Open(image.Config{DB: d.DB, Content: d.docs, Layers: d.layers, Registry: d.Registry}); err != nil {
 		return nil, err
 	}
 	form, loop := d.layers.Form()
@@ -83,12 +84,29 @@ func identity(db *meta.DB) (string, error) {
 	return s, db.Put("engine", "id", s)
 }
 
-// Sweep removes what a crash left half made. Nobody may be making anything meanwhile.
+// Sweep removes what a crash left half made, and what nobody refers to: neither an image nor a snapshot. It must run before the
+// first pull and the first container of this process.
 func (d *Depot) Sweep() error {
 	if err := d.Snapshots.Sweep(); err != nil {
 		return err
 	}
-	return d.layers.Sweep()
+	if err := d.layers.Sweep(); err != nil {
+		return err
+	}
+	c := gc.Config{Images: d.Images, Content: d.docs, Layers: d.layers, Start: true}
+	ids, err := d.Snapshots.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		chain, err := d.Snapshots.Chain(id)
+		if err != nil {
+			return fmt.Errorf("keep the layers of container %s: %w", id, err)
+		}
+		c.Keep, c.Chains = append(c.Keep, chain...), append(c.Chains, layer.ChainID(chain))
+	}
+	_, err = gc.Sweep(c)
+	return err
 }
 
 // Close lets the data root go.
