@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -206,4 +207,67 @@ func TestStoppedShim(t *testing.T) {
 	eventually(t, "paused at last", func() bool {
 		return e.Docker("inspect", "-f", "{{.State.Status}}", "stuck").OK() == "paused"
 	})
+}
+
+// TestRandomKills kills the engine again and again amid starts, stops and removals, and expects one container that runs all the
+// while to be undisturbed and nothing to be left in the end.
+func TestRandomKills(t *testing.T) {
+	kills := 12
+	if testing.Short() {
+		kills = 3
+	}
+	e := harness.Start(t)
+	e.Busybox()
+	e.Docker("run", "-d", "--name", "web", "-p", "8080:80", "hello").OK()
+	before := get(t, e, "http://127.0.0.1:8080/json")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				name := fmt.Sprintf("w%d-%d", w, i)
+				switch (w + i) % 3 {
+				case 0:
+					e.Docker("run", "--rm", "--name", name, "-v", "/anon", "-p", fmt.Sprintf("%d:80", 9000+w), bb, "true")
+				case 1:
+					e.Docker("run", "-d", "--name", name, bb, "sleep", "1000")
+					e.Docker("rm", "-fv", name)
+				case 2:
+					e.Docker("create", "--name", name, "-v", "vol"+name+":/v", bb, "true")
+					e.Docker("start", name)
+					e.Docker("rm", "-fv", name)
+					e.Docker("volume", "rm", "vol"+name)
+				}
+			}
+		})
+	}
+	for i := range kills {
+		time.Sleep(time.Duration(50+(i*137)%400) * time.Millisecond)
+		e.Kill()
+		e.Run()
+	}
+	close(stop)
+	wg.Wait()
+	if after := get(t, e, "http://127.0.0.1:8080/json"); after != before {
+		t.Errorf("the web server was disturbed: %+v, before %+v", after, before)
+	}
+	for _, id := range strings.Fields(e.Docker("ps", "-aq", "--no-trunc").OK()) {
+		var v []struct {
+			State struct {
+				Running bool
+				Pid     int
+			}
+		}
+		if err := json.Unmarshal([]byte(e.Docker("inspect", id).OK()), &v); err != nil || len(v) != 1 {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", v[0].State.Pid)); v[0].State.Running && err != nil {
+			t.Errorf("container %s is said to run: %v", id[:12], err)
+		}
+	}
 }
