@@ -31,7 +31,8 @@ hello: # the server of the image that dhowd embeds; the linker leaves it alone w
 	@$(GO) build $(FLAGS) -ldflags '$(STRIP)' -o $(HELLO) ./cmd/hello
 
 demo: build ## run the embedded image, ask it over a published port, explain it, clean up (as root)
-	@hack/demo bin
+	@$(GO) build $(FLAGS) -o .cache/leave ./hack/leave
+	@hack/demo bin .cache/leave
 
 test: needs hello ## go vet and all tests; installs what they need (as root)
 	@hack/test $(TIMEOUT)
