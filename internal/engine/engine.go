@@ -17,6 +17,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/container"
 	"github.com/dhow-containers/dhow/internal/engine/depot"
 	"github.com/dhow-containers/dhow/internal/engine/event"
+	"github.com/dhow-containers/dhow/internal/engine/explainer"
 	"github.com/dhow-containers/dhow/internal/engine/image"
 	"github.com/dhow-containers/dhow/internal/engine/machine"
 	engnet "github.com/dhow-containers/dhow/internal/engine/network"
@@ -34,7 +35,6 @@ type Config struct {
 	Bridge, Table     string // "" are the network package's
 	Insecure          []string
 	Embedded          *image.Embedded
-	Explain           func(ctx context.Context, c *api.Container, runDir string) ([]byte, error)
 	Log               *slog.Logger
 }
 
@@ -45,6 +45,7 @@ type Engine struct {
 	depot      *depot.Depot
 	net        *network.Service
 	containers *container.Service
+	log        *slog.Logger
 	boot       sync.WaitGroup
 	cancel     context.CancelFunc
 }
@@ -59,7 +60,7 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 			return nil, fmt.Errorf("open engine: %w", err)
 		}
 	}
-	e := &Engine{}
+	e := &Engine{log: c.Log}
 	defer func() {
 		if err != nil {
 			e.Close()
@@ -96,11 +97,13 @@ func (e *Engine) assemble(c Config) error {
 	host.CgroupParent = c.CgroupParent
 	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded}
 	nets := &engnet.Service{Net: e.net, Events: bus}
+	why := &explainer.Service{Net: e.net, RunRoot: c.RunRoot, Table: c.Table}
 	e.containers = container.New(container.Config{
 		DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
-		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, Log: c.Log, Explain: c.Explain,
+		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, Log: c.Log, Explain: why.Explain,
 	})
 	images.Users, nets.Find = e.containers.Users, e.containers.Record
+	why.Containers = container.NewInsight(e.containers)
 	version := "1"
 	if tree.V2() {
 		version = "2"
@@ -131,7 +134,8 @@ func (e *Engine) recover(ctx context.Context) error {
 		}
 	}
 	if err := e.net.Reconcile(ctx, boxes); err != nil {
-		return fmt.Errorf("recover: %w", err)
+		// What could be put right has been; a container that ended just now is among the likely reasons.
+		e.log.Error("networks not all in order", "err", err)
 	}
 	if err := e.depot.Sweep(); err != nil {
 		return fmt.Errorf("recover: %w", err)
