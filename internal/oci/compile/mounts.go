@@ -9,6 +9,7 @@ import (
 
 	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // rootfs makes the container's root a mount of its own and leaves a handle to it in c.root.
@@ -49,7 +50,7 @@ func (c mounter) overlay() error {
 	}
 	var lower []prog.Reg
 	for i, l := range r.Lower {
-		fd, err := c.layer(i, l.Type, l.Source, l.Devices, l.Loop)
+		fd, err := c.layer(i, l)
 		if err != nil {
 			return err
 		}
@@ -73,24 +74,27 @@ func (c mounter) overlay() error {
 	return nil
 }
 
-func (c mounter) layer(i int, kind, source string, devices []string, loop bool) (prog.Reg, error) {
+func (c mounter) layer(i int, l bundle.Layer) (prog.Reg, error) {
 	note := "layer " + strconv.Itoa(i)
-	switch kind {
+	switch l.Type {
 	case "dir":
-		fd, _ := c.openTree(note, 0, source, false)
+		fd, _ := c.openTree(note, 0, l.Source, false)
 		return fd, nil
 	case "erofs":
-		if loop {
+		if l.Loop {
 			return 0, unsupported("an EROFS layer through a loop device (rootfs.json: lower[" + strconv.Itoa(i) + "].loop)")
 		}
 		fs := c.fsopen(note, "erofs")
-		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", source, 0)
-		for _, d := range devices {
+		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", l.Source, 0)
+		for _, d := range l.Devices {
 			c.fsconfig(fs, u.FSCONFIG_SET_STRING, "device", d, 0)
+		}
+		if l.Direct && c.in.Facts.atLeast(6, 13) {
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "directio", "", 0)
 		}
 		return c.fsmount(note, fs, u.MOUNT_ATTR_RDONLY), nil
 	}
-	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", kind)
+	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", l.Type)
 }
 
 // overlayByPath serves kernels before 6.15: the layers are attached below a tmpfs of our own on the scratch folder.
@@ -106,7 +110,7 @@ func (c mounter) overlayByPath() error {
 			lower = append(lower, l.Source)
 			continue
 		}
-		fd, err := c.layer(i, l.Type, l.Source, l.Devices, l.Loop)
+		fd, err := c.layer(i, l)
 		if err != nil {
 			return err
 		}

@@ -53,6 +53,9 @@ type Layer struct {
 	Devices []string `json:"devices,omitempty"`
 	// Loop asks for loop devices, on kernels before 6.12 that mount no EROFS from a plain file.
 	Loop bool `json:"loop,omitempty"`
+	// Direct tells that all files of an EROFS layer can be read directly in units of 512 bytes, so that contents are cached once and
+	// not again below (mount option directio, Linux 6.13).
+	Direct bool `json:"direct,omitempty"`
 }
 
 // Load reads config.json and, where there is one, rootfs.json from dir.

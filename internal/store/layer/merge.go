@@ -119,7 +119,8 @@ func (s *Store) merged(id digest.Digest) (Merged, error) {
 		for _, d := range i.Chain {
 			m.Devices = append(m.Devices, s.path(d, tarFile))
 		}
-		m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: s.loop}}
+		m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: s.loop,
+			Direct: !s.loop && DirectIO(append(m.Devices[:len(m.Devices):len(m.Devices)], m.Index)...)}}
 		return m, nil
 	}
 	if i.Fix {
