@@ -117,7 +117,7 @@ func (c stopper) kill(ctx context.Context, u *unit, r *run) error {
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	err := c.signal(short, u, r, syscall.SIGKILL)
 	cancel()
-	if err != nil && !ended(r, 0) {
+	if err != nil && !ended(r, 2) { // it may be ending at this very moment
 		c.Log.Warn("shim does not answer, killing by cgroup", "container", u.id, "err", err)
 		if derr := c.destroy(ctx, u.rec.Load()); derr != nil {
 			return errors.Join(err, derr)
@@ -134,7 +134,7 @@ func (c stopper) signal(ctx context.Context, u *unit, r *run, number syscall.Sig
 	if err != nil && ended(r, 0) {
 		return nil
 	}
-	if errdef.Is(err, errdef.NotFound) {
+	if errdef.Is(err, errdef.NotFound) || errdef.Is(err, errdef.Conflict) {
 		return nil // init has ended, its exit is on the way
 	}
 	if err == nil {
