@@ -207,6 +207,9 @@ func TestStoppedShim(t *testing.T) {
 	eventually(t, "paused at last", func() bool {
 		return e.Docker("inspect", "-f", "{{.State.Status}}", "stuck").OK() == "paused"
 	})
+	e.Docker("unpause", "stuck").OK()
+	syscall.Kill(shim, syscall.SIGSTOP)
+	e.Docker("rm", "-f", "stuck").OK() // also without the shim's help
 }
 
 // TestRandomKills kills the engine again and again amid starts, stops and removals, and expects one container that runs all the

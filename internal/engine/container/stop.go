@@ -13,6 +13,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/container/keeper"
 )
 
 // Stop implements api.Containers.
@@ -58,9 +59,8 @@ func (c stopper) halt(ctx context.Context, u *unit, sig string, timeout *int) er
 	}
 	if seconds != 0 {
 		if err := c.signal(ctx, u, r, number); err != nil {
-			return err
-		}
-		if ended(r, seconds) {
+			c.Log.Warn("stop signal not delivered", "container", u.id, "err", err)
+		} else if ended(r, seconds) {
 			return nil
 		}
 	}
@@ -112,14 +112,15 @@ func ended(r *run, seconds int) bool {
 // killTimeout is how long a killed container may take to end: its processes may hang in the kernel.
 const killTimeout = 30
 
+// signalTimeout is how long a shim may take to pass a signal on before it counts as stuck.
+const signalTimeout = 5 * time.Second
+
 // kill ends a run by SIGKILL, through the shim or, when that does not answer, through the cgroup.
 func (c stopper) kill(ctx context.Context, u *unit, r *run) error {
-	short, cancel := context.WithTimeout(ctx, 5*time.Second)
-	err := c.signal(short, u, r, syscall.SIGKILL)
-	cancel()
+	err := c.signal(ctx, u, r, syscall.SIGKILL)
 	if err != nil && !ended(r, 2) { // it may be ending at this very moment
 		c.Log.Warn("shim does not answer, killing by cgroup", "container", u.id, "err", err)
-		if derr := c.destroy(ctx, u.rec.Load()); derr != nil {
+		if derr := errors.Join(c.destroy(ctx, u.rec.Load()), keeper.Kill(c.runDir(u.id))); derr != nil {
 			return errors.Join(err, derr)
 		}
 	}
@@ -130,6 +131,8 @@ func (c stopper) kill(ctx context.Context, u *unit, r *run) error {
 }
 
 func (c stopper) signal(ctx context.Context, u *unit, r *run, number syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, signalTimeout)
+	defer cancel()
 	err := r.shim.Signal(ctx, "", int(number))
 	if err != nil && ended(r, 0) {
 		return nil
