@@ -104,7 +104,9 @@ func mountsSection(v *view) Section {
 			default:
 				seen[e.point] = true
 				row.Kernel = e.String()
-				row.Note = mountDifference(m, e)
+				if row.Note = mountDifference(m, e); row.Note == "" && bound(m) {
+					row.Note = v.moved(m)
+				}
 				row.Differs = row.Note != ""
 			}
 		}
@@ -168,11 +170,47 @@ func mountDifference(m specs.Mount, e *mountEntry) string {
 	if e.has("ro") && !want["ro"] {
 		return "it is read-only"
 	}
+	if w, h := tmpfsSize(m.Options), tmpfsSize(e.super); m.Type == "tmpfs" && w > 0 && h > 0 && w != h {
+		return fmt.Sprintf("its size is %s", units.BytesSize(float64(h)))
+	}
 	switch {
 	case bound(m), m.Type == e.fstype:
 	case m.Type == "cgroup" && slices.Contains([]string{"cgroup", "cgroup2", "tmpfs"}, e.fstype):
 	default:
 		return fmt.Sprintf("it is %s, not %s", e.fstype, m.Type)
+	}
+	return ""
+}
+
+// tmpfsSize is the last size= among options in bytes; 0 when there is none, or one in percent.
+func tmpfsSize(options []string) (n int64) {
+	for _, o := range options {
+		if text, ok := strings.CutPrefix(o, "size="); ok {
+			n, _ = units.RAMInBytes(text)
+		}
+	}
+	return n
+}
+
+// moved tells whether a bind mount's source on the host is no longer what the container sees, "" when it is. A file that an editor
+// has replaced by a new one is the usual case: the mount stays with the old one.
+func (v *view) moved(m specs.Mount) string {
+	host, err := os.Stat(m.Source)
+	if os.IsNotExist(err) {
+		return "its source is gone from the host; the container still has it"
+	}
+	root, rerr := v.root()
+	if err != nil || rerr != nil {
+		return ""
+	}
+	defer root.Close()
+	h, err := root.Handle(m.Destination, true)
+	if err != nil {
+		return ""
+	}
+	defer h.Close()
+	if inside, err := h.Stat(); err == nil && !os.SameFile(host, inside) {
+		return "at the source on the host lies something else now; the container still has the old one"
 	}
 	return ""
 }
