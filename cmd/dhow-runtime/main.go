@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/dhow-containers/dhow/internal/face/runtime"
 )
@@ -10,4 +11,8 @@ import (
 // Set by the linker.
 var version, commit = "0.1.0-dev", "unknown"
 
-func main() { os.Exit(runtime.Main(os.Args[1:], runtime.Version{Number: version, Commit: commit})) }
+func main() {
+	debug.SetGCPercent(-1) // most invocations end before a collection would pay; the limit is for the one that waits long
+	debug.SetMemoryLimit(32 << 20)
+	os.Exit(runtime.Main(os.Args[1:], runtime.Version{Number: version, Commit: commit}))
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -60,6 +61,9 @@ type Container struct {
 	init    *Process
 	program *prog.Program
 	running *interp.Running // until it is started; nil in another process than the creator
+	// mounts keeps the mount namespace: taking it down costs milliseconds, which would else delay init's end. The last reference goes
+	// with this process, after everybody was told.
+	mounts *os.File
 }
 
 // Create makes a container up to the point before its program is executed: status "created".
@@ -150,9 +154,10 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, state.Parked), nil, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600); err != nil {
-		return fmt.Errorf("store program: %w", err)
-	}
+	stored := make(chan error, 1)
+	go func() { // printing takes as long as the child needs for a good part of the program
+		stored <- os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
+	}()
 	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
 	if err != nil {
 		return err
@@ -172,9 +177,12 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return o.Console(os.NewFile(uintptr(fd), "console"))
 	}}
 	running, err := interp.Run(c.program, env)
+	storeErr := <-stored
 	if err == nil {
 		c.running = running
-		err = c.born(running.Pid, dir)
+		if err = c.born(running.Pid, dir); err == nil && storeErr != nil {
+			err = fmt.Errorf("store program: %w", storeErr)
+		}
 		if err != nil {
 			running.Kill()
 		}
@@ -200,6 +208,9 @@ func (c *Container) born(pid int, dir string) error {
 		return err
 	}
 	c.init = p
+	if c.mounts, err = os.Open("/proc/" + strconv.Itoa(pid) + "/ns/mnt"); err != nil {
+		return fmt.Errorf("hold mount namespace: %w", err)
+	}
 	c.State.Pid = pid
 	if c.State.StartTime, _, err = state.StartTime(pid); err != nil {
 		return err

@@ -62,6 +62,7 @@ func (c *core) start(ctx context.Context, u *unit, byUser bool) error {
 	// A client that hangs up must not leave half a start: from here on only the clock interrupts.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
+	go c.Cgroups.Warm() // ends by itself, long before the container's process joins its cgroups
 	l := &launch{c: c, u: u, rec: rec}
 	if err := l.do(ctx); err != nil {
 		return c.startFailed(u, byUser, err)

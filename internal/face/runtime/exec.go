@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 
@@ -79,7 +78,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	}
 	signals := make(chan os.Signal, 64)
 	if !f.detach {
-		signal.Notify(signals)
+		forward(signals)
 	}
 	proc, err := c.Exec(o)
 	if err != nil {

@@ -127,7 +127,7 @@ func (a *app) runContainer(fs *flag.FlagSet, argv []string) (int, error) {
 	}
 	signals := make(chan os.Signal, 64)
 	if !f.detach {
-		signal.Notify(signals) // before the child exists: none is missed
+		forward(signals) // before the child exists: none is missed
 	}
 	c, err := oci.Create(o)
 	if err != nil {
@@ -161,6 +161,13 @@ func startCode(err error) int {
 	return 1
 }
 
+// forward subscribes to what is passed on. Each signal costs two system calls; the real-time ones and those that tell of our own faults
+// are left out.
+func forward(c chan os.Signal) {
+	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
+		unix.SIGTTIN, unix.SIGTTOU, unix.SIGALRM, unix.SIGPIPE, unix.SIGPWR)
+}
+
 // supervise passes signals on until the process ends, and returns its exit code (128+n after signal n).
 func supervise(p *oci.Process, signals chan os.Signal, tty *foreground) int {
 	if tty != nil {
@@ -189,7 +196,7 @@ func supervise(p *oci.Process, signals chan os.Signal, tty *foreground) int {
 			return code
 		case s := <-signals:
 			switch s {
-			case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE: // ours: a child's end, Go's preemption, a closed pipe
+			case syscall.SIGPIPE: // ours: a closed pipe
 			case syscall.SIGWINCH:
 				if tty != nil {
 					tty.resize()
