@@ -46,6 +46,7 @@ type Engine struct {
 	net        *network.Service
 	containers *container.Service
 	log        *slog.Logger
+	tidy       func() // removes the cgroup above all containers when there are none
 	boot       sync.WaitGroup
 	cancel     context.CancelFunc
 }
@@ -95,6 +96,7 @@ func (e *Engine) assemble(c Config) error {
 		return err
 	}
 	host.CgroupParent = c.CgroupParent
+	e.tidy = func() { tree.RemoveEmpty(c.CgroupParent) }
 	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded}
 	nets := &engnet.Service{Net: e.net, Events: bus}
 	why := &explainer.Service{Net: e.net, RunRoot: c.RunRoot, Table: c.Table}
@@ -157,6 +159,9 @@ func (e *Engine) Close() error {
 	e.boot.Wait()
 	if e.net != nil {
 		e.net.Close()
+	}
+	if e.tidy != nil {
+		e.tidy()
 	}
 	if e.depot == nil {
 		return nil
