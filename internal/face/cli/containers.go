@@ -217,6 +217,7 @@ func (a *app) join(ctx context.Context, ref string, j join) error {
 	if err != nil {
 		return err
 	}
+	j.keys = a.preference("detachKeys", j.keys)
 	keys, err := detachKeys(j.keys)
 	if err != nil {
 		return exit(exitEngine, err)

@@ -58,6 +58,7 @@ func (a *app) exec(ctx context.Context, ref string, req *container.ExecCreateReq
 	if err != nil {
 		return err
 	}
+	req.DetachKeys = a.preference("detachKeys", req.DetachKeys)
 	keys, err := detachKeys(req.DetachKeys)
 	if err != nil {
 		return exit(exitEngine, err)

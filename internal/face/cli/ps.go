@@ -225,7 +225,15 @@ func psCommand(a *app, name string) *cobra.Command {
 
 // listFormat is the format asked for, or the one config.json names for this kind of list.
 func (a *app) listFormat(key, asked string, quiet bool) string {
-	if asked != "" || quiet {
+	if quiet {
+		return asked
+	}
+	return a.preference(key, asked)
+}
+
+// preference is what was asked for, or else what config.json says under key.
+func (a *app) preference(key, asked string) string {
+	if asked != "" {
 		return asked
 	}
 	c, err := a.config()

@@ -186,6 +186,7 @@ func imageMissing(err error) bool {
 
 // run creates, attaches, waits, starts, in this order: attaching and waiting first, so that no output and no exit is lost.
 func (a *app) run(ctx context.Context, o *runOptions, req *container.CreateRequest) error {
+	o.keys = a.preference("detachKeys", o.keys)
 	keys, err := detachKeys(o.keys)
 	if err != nil {
 		return exit(exitEngine, err)

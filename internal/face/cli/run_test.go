@@ -324,3 +324,25 @@ func TestExec(t *testing.T) {
 	s.Close()
 	x.end(42)
 }
+
+func TestDetachKeysFromTheConfigFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/config.json", []byte(`{"detachKeys":"ctrl-x,d"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		"detachKeys=ctrl-x%2Cd": {"--config", dir, "run", "img"},
+		"detachKeys=ctrl-y":     {"--config", dir, "run", "--detach-keys", "ctrl-y", "img"},
+	} {
+		e := newEngine(t)
+		go func() {
+			s := <-e.attach
+			<-e.started
+			s.Close()
+			e.exit <- 0
+		}()
+		if r := e.run(args...); r.code != 0 || len(e.order(want)) != 1 {
+			t.Errorf("%v: %+v, calls %q", args, r, e.calls)
+		}
+	}
+}
