@@ -53,7 +53,8 @@ vet: arm64 ## go vet, staticcheck, govulncheck and the build for arm64
 arm64: ## check that everything builds for arm64
 	GOARCH=arm64 $(GO) build ./...
 
-bench: build ## measure against the peers that are installed; ARGS='-only run -n 50 -json' (as root)
+bench: build ## measure against the peers that are here; ARGS='-only runtime -n 50 -json' (as root)
+	@hack/peers
 	$(GO) build $(FLAGS) -o .cache/dhow-bench ./cmd/dhow-bench
 	.cache/dhow-bench -bin bin -cache .cache/peers $(ARGS)
 

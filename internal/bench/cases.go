@@ -1,0 +1,134 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// engines measures what a user of an engine waits for.
+func (b *bench) engines() error {
+	h, err := b.startDhow()
+	if err != nil {
+		return err
+	}
+	clients := []*client{b.newClient("dhow", filepath.Join(b.Bin, "dhow"), h)}
+	b.report.Programs = append(b.report.Programs, version(filepath.Join(b.Bin, "dhowd"), "--version"))
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		docker = find("docker", filepath.Join(b.Cache, "root/usr/bin"))
+	}
+	if docker == "" {
+		b.absent("docker client: neither installed nor unpacked")
+	} else {
+		b.report.Programs = append(b.report.Programs, version(docker, "--version"))
+		clients = append(clients, b.newClient("dhow, by the docker client", docker, h))
+		if d, err := b.startDocker(); err != nil {
+			b.absent("docker: %v", err)
+		} else {
+			clients = append(clients, b.newClient("docker", docker, d))
+		}
+	}
+	if _, err := exec.LookPath("podman"); err != nil {
+		b.absent("podman: not installed")
+	} else {
+		b.absent("podman: installed, but this program does not measure it yet")
+	}
+	for _, c := range clients {
+		if err := c.pull(); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		b.onEnd(c.removeAll)
+	}
+	b.memoryEngine(clients)
+	b.runCases(clients)
+	b.longCases(clients)
+	return nil
+}
+
+// each makes contenders of clients.
+func each(clients []*client, measure func(*client) (float64, error)) []contender {
+	var out []contender
+	for _, c := range clients {
+		out = append(out, contender{c.name, func() (float64, error) { return measure(c) }})
+	}
+	return out
+}
+
+func (b *bench) runCases(clients []*client) {
+	for _, network := range []string{"bridge", "host", "none"} {
+		t := trial{name: "engine-" + network, what: "run --rm --network " + network + " IMAGE true", unit: "ms", n: 30, targets: []Target{{Peer: "docker", Ratio: 0.12}}}
+		t.contenders = each(clients, func(c *client) (float64, error) { return c.time("run", "--rm", "--network", network, image, "true") })
+		b.try(t)
+	}
+	b.try(trial{name: "engine-100", what: "100 times run --rm IMAGE true on the bridge, 8 at a time, per container", unit: "ms", n: 2,
+		targets: []Target{{Most: 10}}, contenders: each(clients, hundred)})
+}
+
+// hundred runs a hundred containers, eight at a time, and returns the time for one.
+func hundred(c *client) (float64, error) {
+	const all, atOnce = 100, 8
+	var wg sync.WaitGroup
+	work := make(chan struct{}, all)
+	errs := make([]error, atOnce)
+	for range all {
+		work <- struct{}{}
+	}
+	close(work)
+	began := time.Now()
+	for i := range atOnce {
+		wg.Go(func() {
+			for range work {
+				if _, err := c.do("run", "--rm", image, "true"); err != nil {
+					errs[i] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return milliseconds(time.Since(began)) / all, errors.Join(errs...)
+}
+
+// longCases are about containers that run.
+func (b *bench) longCases(clients []*client) {
+	const name = "bench-sleeper"
+	for _, c := range clients {
+		if _, err := c.do("run", "-d", "--name", name+"-"+c.name[:4]+fmt.Sprint(len(c.name)), image, "sleep", "3600"); err != nil {
+			b.absent("%s: %v", c.name, err)
+			return
+		}
+	}
+	sleeper := func(c *client) string { return name + "-" + c.name[:4] + fmt.Sprint(len(c.name)) }
+	b.try(trial{name: "engine-exec", what: "exec C true", unit: "ms", n: 30, targets: []Target{{Peer: "docker", Ratio: 0.12}},
+		contenders: each(clients, func(c *client) (float64, error) { return c.time("exec", sleeper(c), "true") })})
+	b.memoryShim(clients)
+	fresh := func(c *client) (string, error) {
+		o, err := c.do("run", "-d", image, "sleep", "3600")
+		return lastLine(o.Out), err
+	}
+	b.try(trial{name: "engine-stop", what: "stop -t 0 C", unit: "ms", n: 15, targets: []Target{{Peer: "docker", Ratio: 0.1}},
+		contenders: each(clients, func(c *client) (float64, error) {
+			id, err := fresh(c)
+			if err != nil {
+				return 0, err
+			}
+			took, err := c.time("stop", "-t", "0", id)
+			c.do("rm", "-f", id)
+			return took, err
+		})})
+	b.try(trial{name: "engine-rm", what: "rm C, stopped", unit: "ms", n: 15, targets: []Target{{Peer: "docker", Ratio: 0.1}},
+		contenders: each(clients, func(c *client) (float64, error) {
+			id, err := fresh(c)
+			if err != nil {
+				return 0, err
+			}
+			if _, err := c.do("stop", "-t", "0", id); err != nil {
+				return 0, err
+			}
+			return c.time("rm", id)
+		})})
+}
