@@ -59,8 +59,15 @@ func Open(c Config) (_ *Depot, err error) {
 	if d.docs, err = content.Open(filepath.Join(c.Root, "content")); err != nil {
 		return nil, err
 	}
-	if d.layers, err = layer.Open(filepath.Join(c.Root, "layers"), layer.Options{}); err != nil {
+	dir := filepath.Join(c.Root, "layers")
+	if d.layers, err = layer.Open(dir, layer.Options{}); err != nil {
 		return nil, err
+	}
+	// Where the kernel mounts an index through a loop device only (older kernels, or layers on tmpfs), the runtime cannot: folders then.
+	if _, loop := d.layers.Form(); loop {
+		if d.layers, err = layer.Open(dir, layer.Options{Form: layer.FormDir}); err != nil {
+			return nil, err
+		}
 	}
 	if d.Snapshots.Store, err = snapshot.Open(filepath.Join(c.Root, "snapshots"), d.layers); err != nil {
 		return nil, err
