@@ -201,7 +201,7 @@ func (v *view) moved(m specs.Mount) string {
 	}
 	root, rerr := v.root()
 	if err != nil || rerr != nil {
-		return ""
+		return "" // cannot be told
 	}
 	defer root.Close()
 	h, err := root.Handle(m.Destination, true)
@@ -242,7 +242,13 @@ func (v *view) root() (*safepath.Root, error) {
 	if v.Pid == 0 {
 		return nil, errNotRunning
 	}
-	return safepath.OpenRoot(fmt.Sprintf("/proc/%d/root", v.Pid))
+	dir := fmt.Sprintf("/proc/%d/root", v.Pid)
+	// The kernel's own link is followed here, and only here.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return safepath.FromFile(os.NewFile(uintptr(fd), dir)), nil
 }
 
 // pathsSection compares the masked and the read-only paths.
@@ -277,10 +283,12 @@ func (v *view) hiddenPath(s *Section, p, planned, asked string, good func(*mount
 		return
 	}
 	root, err := v.root()
-	if err == nil {
-		defer root.Close()
-		_, err = root.Lstat(p)
+	if err != nil {
+		row.Note = fmt.Sprintf("not read: %v", err)
+		return
 	}
+	defer root.Close()
+	_, err = root.Lstat(p)
 	switch {
 	case err == nil:
 		row.Kernel, row.Differs = "open", true

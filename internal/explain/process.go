@@ -146,10 +146,17 @@ func limitsSection(v *view) Section {
 				s.unread(r.Type, asked, planned, err)
 				continue
 			}
-			row := s.compare(r.Type, asked, planned, have[r.Type])
-			if row.Differs {
-				row.Note = "a process may lower its limits by itself"
+			now := have[r.Type]
+			row := Row{What: r.Type, Asked: asked, Planned: planned, Kernel: now}
+			// The soft limit is the process's own to move, and programs do (Go's raise that of open files); so is lowering the hard one.
+			if now != "" && now != planned {
+				row.Note = changed
+				row.Differs = above(now, r.Hard)
 			}
+			if row.Differs {
+				row.Note = "only a privileged process can have raised it"
+			}
+			s.add(row)
 			order = slices.DeleteFunc(order, func(n string) bool { return n == r.Type })
 		}
 	}
@@ -164,6 +171,16 @@ func limit(n uint64) string {
 		return "unlimited"
 	}
 	return strconv.FormatUint(n, 10)
+}
+
+// above tells whether the hard limit of "soft hard" is above the one that was asked for.
+func above(now string, hard uint64) bool {
+	_, h, _ := strings.Cut(now, " ")
+	n, err := strconv.ParseUint(h, 10, 64)
+	if h == "unlimited" {
+		n, err = 1<<64-1, nil
+	}
+	return err == nil && n > hard
 }
 
 // limitLine reads one line of /proc/PID/limits: a name in words, then soft, hard and unit.
