@@ -94,7 +94,11 @@ func capabilitiesSection(v *view) Section {
 		s.add(row)
 	}
 	if len(s.Rows) == 0 && v.Spec.Process != nil {
-		s.add(Row{What: "all", Asked: v.why("process.capabilities"), Planned: "none", Kernel: "none"})
+		row := Row{What: "all", Asked: v.why("process.capabilities"), Planned: "none"}
+		if len(v.status) > 0 {
+			row.Kernel = "none"
+		}
+		s.add(row)
 	}
 	return s
 }
