@@ -196,31 +196,3 @@ func oneLine(flag string, values ...string) error {
 	}
 	return nil
 }
-
-type fileSet struct{ hosts, resolv []byte }
-
-// files makes the three files' contents and decides whether the container gets the embedded resolver: on user-defined
-// networks, and where the host's own servers are out of a container's reach.
-func (s *Service) files(q Request, r *record) (fileSet, error) {
-	h := HostsSpec{Hostname: q.Hostname, Domainname: q.Domainname, Extra: q.ExtraHosts}
-	for _, e := range r.Endpoints {
-		h.Addrs = append(h.Addrs, e.IPv4.Addr())
-		if e.IPv6.IsValid() {
-			h.IPv6, h.Addrs = true, append(h.Addrs, e.IPv6.Addr())
-		}
-		if e.Default {
-			h.Gateway = e.Gateway4
-		}
-	}
-	hosts, err := HostsFile(h)
-	if err != nil {
-		return fileSet{}, err
-	}
-	conf := s.cfg.HostResolv()
-	if len(r.Endpoints) > 0 && len(q.DNS) == 0 && len(outside(nameservers(conf))) == 0 && len(nameservers(conf)) > 0 {
-		r.Resolver = true
-	}
-	r.Upstream = q.DNS
-	resolv, err := ResolvConf(ResolvSpec{Host: conf, Servers: q.DNS, Search: q.Search, Options: q.Options, Embedded: r.Resolver, IPv6: h.IPv6})
-	return fileSet{hosts, resolv}, err
-}

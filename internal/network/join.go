@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
@@ -17,7 +16,7 @@ import (
 
 // Join adds a connected, running container to one more network; pid is a process in its namespace. Calls about one
 // container must not overlap. Its published ports stay where they are.
-func (s *Service) Join(ctx context.Context, containerID string, pid int, q EndpointRequest) (Endpoint, error) {
+func (c connector) Join(ctx context.Context, containerID string, pid int, q EndpointRequest) (Endpoint, error) {
 	if err := errors.Join(checkRequest(Request{ContainerID: containerID, Endpoints: []EndpointRequest{q}}), canceled(ctx)); err != nil {
 		return Endpoint{}, err
 	}
@@ -26,88 +25,40 @@ func (s *Service) Join(ctx context.Context, containerID string, pid int, q Endpo
 		return Endpoint{}, err
 	}
 	defer ns.Close()
-	s.mu.Lock()
-	r, p, err := s.extend(containerID, q)
-	s.mu.Unlock()
+	c.mu.Lock()
+	r, p, err := c.places.extend(containerID, q)
+	c.mu.Unlock()
 	if err != nil {
 		return Endpoint{}, err
 	}
 	e := r.Endpoints[len(r.Endpoints)-1]
-	if err = apply.Attach(s.host, ns, &p); err == nil {
-		s.mu.Lock()
+	if err = apply.Attach(c.host, ns, &p); err == nil {
+		c.mu.Lock()
 		r.Endpoints[len(r.Endpoints)-1].HostLink = p.Links[0].Name
 		r.Plan.Links, r.Plan.Addrs, r.Plan.Routes = append(r.Plan.Links, p.Links...), append(r.Plan.Addrs, p.Addrs...), append(r.Plan.Routes, p.Routes...)
 		e = r.Endpoints[len(r.Endpoints)-1]
-		s.mu.Unlock()
-		err = s.cfg.Records.Put(keySandbox+containerID, r)
+		c.mu.Unlock()
+		err = c.cfg.Records.Put(keySandbox+containerID, r)
 	}
-	if err == nil && r.Resolver && !s.serving(containerID) {
+	if err == nil && r.Resolver && !c.names.serving(containerID) {
 		var socks resolverSockets
 		if err = netlink.Inside(ns, func() (err error) { socks, err = listenDNS(); return err }); err == nil {
-			s.serveDNS(r, socks)
+			c.names.serve(r, socks)
 		}
 	}
 	if err != nil {
-		return Endpoint{}, errors.Join(fmt.Errorf("join container %s to network %s: %w", id.Short(containerID), q.Network, err), s.detach(r, e))
+		return Endpoint{}, errors.Join(fmt.Errorf("join container %s to network %s: %w", id.Short(containerID), q.Network, err), c.detach(r, e))
 	}
 	return e, nil
 }
 
-// extend takes addresses for one more endpoint and plans it; mu is held.
-func (s *Service) extend(containerID string, q EndpointRequest) (*record, plan.Plan, error) {
-	r := s.boxes[containerID]
-	if r == nil {
-		return nil, plan.Plan{}, errdef.New(errdef.NotFound, "container %s has no network", id.Short(containerID))
-	}
-	n, err := s.find(q.Network)
-	if err != nil {
-		return nil, plan.Plan{}, err
-	}
-	next := 0
-	out, out6 := false, false
-	for _, e := range r.Endpoints {
-		if e.NetworkID == n.ID {
-			return nil, plan.Plan{}, errdef.New(errdef.Conflict, "container %s is on network %s already", id.Short(containerID), n.Name)
-		}
-		var i int
-		if _, err := fmt.Sscanf(strings.TrimLeft(e.Interface, "abcdefghijklmnopqrstuvwxyz"), "%d", &i); err == nil {
-			next = max(next, i+1)
-		}
-		out, out6 = out || e.Default, out6 || e.Gateway6.IsValid()
-	}
-	known := len(r.Endpoints)
-	a, err := s.place(r, q, next, hostLink(containerID))
-	if err != nil {
-		for _, e := range r.Endpoints[known:] {
-			n.release(e.IPv4.Addr())
-		}
-		r.Endpoints = r.Endpoints[:known]
-		return nil, plan.Plan{}, err
-	}
-	e := &r.Endpoints[known]
-	if n.Internal {
-		e.Gateway4, e.Gateway6 = netip.Addr{}, netip.Addr{}
-	}
-	if !out && e.Gateway4.IsValid() {
-		e.Default, a.Gateway4 = true, e.Gateway4
-	}
-	if !out6 {
-		a.Gateway6 = e.Gateway6
-	}
-	p := plan.Build(containerID, []plan.Attachment{a}, nil, nil)
-	if a.IPv6.IsValid() { // the namespace may have been made without
-		p.Sysctls = append(p.Sysctls, plan.Sysctl{Key: "net/ipv6/conf/default/disable_ipv6", Value: "0", Why: "--network " + n.Name})
-	}
-	return r, p, nil
-}
-
 // Leave takes a running container off a network. Ports that led to its address there are closed, and when its way out went
 // there, another network of it takes that over.
-func (s *Service) Leave(ctx context.Context, containerID string, pid int, ref string) error {
-	s.mu.Lock()
-	r, n, err := s.boxes[containerID], (*netState)(nil), error(nil)
-	if n, err = s.find(ref); err != nil {
-		s.mu.Unlock()
+func (c connector) Leave(ctx context.Context, containerID string, pid int, ref string) error {
+	c.mu.Lock()
+	r, n, err := c.boxes[containerID], (*netState)(nil), error(nil)
+	if n, err = c.find(ref); err != nil {
+		c.mu.Unlock()
 		return err
 	}
 	i := -1
@@ -115,23 +66,23 @@ func (s *Service) Leave(ctx context.Context, containerID string, pid int, ref st
 		i = slices.IndexFunc(r.Endpoints, func(e Endpoint) bool { return e.NetworkID == n.ID })
 	}
 	if i < 0 {
-		s.mu.Unlock()
+		c.mu.Unlock()
 		return errdef.New(errdef.NotFound, "container %s is not on network %s", id.Short(containerID), n.Name)
 	}
 	e := r.Endpoints[i]
-	s.mu.Unlock()
-	if err := s.detach(r, e); err != nil {
+	c.mu.Unlock()
+	if err := c.detach(r, e); err != nil {
 		return err
 	}
-	if err := s.reroute(r, pid, e); err != nil {
+	if err := c.reroute(r, pid, e); err != nil {
 		return err
 	}
-	return s.cfg.Records.Put(keySandbox+containerID, r)
+	return c.cfg.Records.Put(keySandbox+containerID, r)
 }
 
 // detach removes one endpoint from kernel and tables. Here the veth is deleted and waited for: the container lives on, so
 // nothing else would take it away, and its address must not be given out while it still answers.
-func (s *Service) detach(r *record, e Endpoint) error {
+func (c connector) detach(r *record, e Endpoint) error {
 	mine := func(a netip.Addr) bool { return a == e.IPv4.Addr() || a == e.IPv6.Addr() }
 	var es []apply.Owned
 	for _, o := range owned(r) {
@@ -139,20 +90,20 @@ func (s *Service) detach(r *record, e Endpoint) error {
 			es = append(es, o)
 		}
 	}
-	s.rules.Lock()
-	err := apply.Unpublish(s.table, es)
-	s.rules.Unlock()
+	c.rules.Lock()
+	err := apply.Unpublish(c.table, es)
+	c.rules.Unlock()
 	if err == nil {
-		err = s.host.Delete(e.HostLink)
+		err = c.host.Delete(e.HostLink)
 	}
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, o := range es {
 		b := Bound{Proto: plan.ProtoName(o.Proto), HostIP: o.HostIP, HostPort: o.HostPort, ContainerPort: o.To.Port()}
-		s.ports.release(r.Container, b)
+		c.ports.release(r.Container, b)
 		r.Ports = slices.DeleteFunc(r.Ports, func(x Bound) bool { return x == b })
 	}
 	p := &r.Plan
@@ -161,7 +112,7 @@ func (s *Service) detach(r *record, e Endpoint) error {
 	p.Addrs = slices.DeleteFunc(p.Addrs, func(a plan.Addr) bool { return a.Link == e.Interface })
 	p.Routes = slices.DeleteFunc(p.Routes, func(x plan.Route) bool { return x.Link == e.Interface })
 	r.Endpoints = slices.DeleteFunc(r.Endpoints, func(x Endpoint) bool { return x.ID == e.ID })
-	if n := s.nets[e.NetworkID]; n != nil {
+	if n := c.nets[e.NetworkID]; n != nil {
 		n.release(e.IPv4.Addr())
 		n.release(e.IPv6.Addr())
 	}
@@ -169,21 +120,21 @@ func (s *Service) detach(r *record, e Endpoint) error {
 }
 
 // reroute gives the way out to another endpoint when the one that left had it.
-func (s *Service) reroute(r *record, pid int, left Endpoint) error {
+func (c connector) reroute(r *record, pid int, left Endpoint) error {
 	if !left.Default {
 		return nil
 	}
-	s.mu.Lock()
+	c.mu.Lock()
 	i := slices.IndexFunc(r.Endpoints, func(e Endpoint) bool { return e.Gateway4.IsValid() })
 	if i < 0 {
-		s.mu.Unlock()
+		c.mu.Unlock()
 		return nil
 	}
 	r.Endpoints[i].Default = true
 	e := r.Endpoints[i]
 	route := plan.Route{Link: e.Interface, Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: e.Gateway4, Why: "--network " + e.NetworkName + ": way out"}
 	r.Plan.Routes = append(r.Plan.Routes, route)
-	s.mu.Unlock()
+	c.mu.Unlock()
 	ns, err := netlink.OpenNetns(pid)
 	if err != nil {
 		return err

@@ -11,6 +11,9 @@ import (
 	"github.com/dhow-containers/dhow/internal/network/dns"
 )
 
+// resolvers answer the DNS queries of containers on user-defined networks, one server a container.
+type resolvers struct{ *core }
+
 // resolverSockets are the listening sockets in a container's namespace.
 type resolverSockets struct {
 	udp net.PacketConn
@@ -40,33 +43,39 @@ func (r resolverSockets) close() {
 	}
 }
 
-// serveDNS answers a container's queries until it is disconnected.
-func (s *Service) serveDNS(r *record, socks resolverSockets) {
-	server := dns.Serve(zone{s, r}, socks.udp, socks.tcp)
-	s.mu.Lock()
-	gone := s.away || s.boxes[r.Container] != r
+// serve answers a container's queries until it is disconnected.
+func (n resolvers) serve(r *record, socks resolverSockets) {
+	server := dns.Serve(zone{n.core, r}, socks.udp, socks.tcp)
+	n.mu.Lock()
+	gone := n.away || n.boxes[r.Container] != r
 	if !gone {
-		s.dns[r.Container] = server
+		n.dns[r.Container] = server
 	}
-	s.mu.Unlock()
+	n.mu.Unlock()
 	if gone {
 		server.Close()
 	}
 }
 
+func (n resolvers) serving(containerID string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dns[containerID] != nil
+}
+
 // zone is what one container may know: the containers that share a user-defined network with it.
 type zone struct {
-	s *Service
+	*core
 	r *record
 }
 
 // neighbours calls f with each endpoint, of whichever container, on the user-defined networks of z's container; mu is held.
 func (z zone) neighbours(f func(Endpoint)) {
 	for _, own := range z.r.Endpoints {
-		if n := z.s.nets[own.NetworkID]; n == nil || n.Predefined {
+		if n := z.nets[own.NetworkID]; n == nil || n.Predefined {
 			continue
 		}
-		for _, r := range z.s.boxes {
+		for _, r := range z.boxes {
 			for _, e := range r.Endpoints {
 				if e.NetworkID == own.NetworkID {
 					f(e)
@@ -77,8 +86,8 @@ func (z zone) neighbours(f func(Endpoint)) {
 }
 
 func (z zone) Addrs(name string, v6 bool) (list []netip.Addr, known bool) {
-	z.s.mu.Lock()
-	defer z.s.mu.Unlock()
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	z.neighbours(func(e Endpoint) {
 		short := name
 		if rest, ok := strings.CutSuffix(name, "."+strings.ToLower(e.NetworkName)); ok {
@@ -100,8 +109,8 @@ func (z zone) Addrs(name string, v6 bool) (list []netip.Addr, known bool) {
 }
 
 func (z zone) Names(a netip.Addr) []string {
-	z.s.mu.Lock()
-	defer z.s.mu.Unlock()
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	var out []string
 	z.neighbours(func(e Endpoint) {
 		if (e.IPv4.Addr() == a || e.IPv6.Addr() == a) && len(e.Names) > 0 && e.Names[0] != "" {
@@ -113,12 +122,12 @@ func (z zone) Names(a netip.Addr) []string {
 
 // Upstream: a container whose networks are all internal asks nobody outside.
 func (z zone) Upstream() []netip.AddrPort {
-	z.s.mu.Lock()
+	z.mu.Lock()
 	out := slices.ContainsFunc(z.r.Endpoints, func(e Endpoint) bool {
-		n := z.s.nets[e.NetworkID]
+		n := z.nets[e.NetworkID]
 		return n != nil && !n.Internal
 	})
-	z.s.mu.Unlock()
+	z.mu.Unlock()
 	if !out {
 		return nil
 	}
@@ -129,7 +138,7 @@ func (z zone) Upstream() []netip.AddrPort {
 		}
 	}
 	if list == nil {
-		for _, ip := range nameservers(z.s.cfg.HostResolv()) {
+		for _, ip := range nameservers(z.cfg.HostResolv()) {
 			list = append(list, netip.AddrPortFrom(ip, 53))
 		}
 	}
