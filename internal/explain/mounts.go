@@ -99,8 +99,10 @@ func mountsSection(v *view) Section {
 			switch {
 			case v.mountsErr != nil:
 				row.Note = unreadNote(v.mountsErr, "")
+			case e == nil && err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
+				row.Note = unreadNote(err, "")
 			case e == nil:
-				row.Kernel, row.Differs, row.Note = "not mounted", true, unreadNote(err, "")
+				row.Kernel, row.Differs = "not mounted", true
 			default:
 				seen[e.point] = true
 				row.Kernel = e.String()
@@ -241,6 +243,12 @@ func (v *view) find(dst string) (*mountEntry, error) {
 func (v *view) root() (*safepath.Root, error) {
 	if v.Pid == 0 {
 		return nil, errNotRunning
+	}
+	// A file system that is served by a process inside can keep whoever looks a path up waiting for ever.
+	for i := range v.mounts {
+		if strings.HasPrefix(v.mounts[i].fstype, "fuse") {
+			return nil, fmt.Errorf("look into the container: %s is a FUSE mount, which could hold the engine up", v.mounts[i].point)
+		}
 	}
 	dir := fmt.Sprintf("/proc/%d/root", v.Pid)
 	// The kernel's own link is followed here, and only here.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -258,6 +259,18 @@ func TestLife(t *testing.T) {
 	if r.Status != "exited" || r.Pid != 0 {
 		t.Errorf("%s %d", r.Status, r.Pid)
 	}
+	before := e.FDs()
+	e.Docker("start", "web").OK()
+	for range 30 {
+		look(t, e, "web")
+	}
+	e.Docker("stop", "-t", "0", "web").OK()
+	for start := time.Now(); e.FDs() > before+2; time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 3*time.Second {
+			t.Errorf("%d descriptors before 30 reports, %d after", before, e.FDs())
+			break
+		}
+	}
 	resp, err := client(e).Get("http://engine/dhow/containers/nosuch/explain")
 	if err != nil {
 		t.Fatal(err)
@@ -266,4 +279,24 @@ func TestLife(t *testing.T) {
 	if resp.StatusCode != http.StatusNotFound {
 		t.Errorf("explain nosuch: %s", resp.Status)
 	}
+}
+
+// TestEnding: a report of a container that ends meanwhile is a report, and reports of many containers do not disturb each other.
+func TestEnding(t *testing.T) {
+	e := harness.Start(t)
+	e.Busybox()
+	start(e, bb, "sh", "-c", "sleep 0.4")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for end := time.Now().Add(700 * time.Millisecond); time.Now().Before(end); {
+				r := look(t, e, "web")
+				if r.ID == "" || len(r.Sections) == 0 {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	clean(t, look(t, e, "web"))
 }
