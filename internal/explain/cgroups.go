@@ -144,6 +144,9 @@ func number(s string) (uint64, bool) {
 
 // pretty is a value on one line, with a size in words behind bytes.
 func pretty(file, value string) string {
+	if strings.HasPrefix(file, "memory.") && (value == "-1" || value == "max") {
+		return "unlimited"
+	}
 	if n, err := strconv.ParseUint(value, 10, 64); err == nil && strings.HasPrefix(file, "memory.") && strings.Contains(file+".", "_bytes.") || err == nil && v2bytes(file) {
 		if n >= 1<<62 {
 			return "unlimited"

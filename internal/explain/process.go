@@ -37,7 +37,7 @@ func processSection(v *view) Section {
 	}
 	if groups, ok := v.status["Groups"]; ok || v.Pid == 0 {
 		want := numbers(p.User.AdditionalGids)
-		row := s.compare("groups", v.why("process.user.additionalGids", "process.user"), orNone(want), "")
+		row := s.compare("groups", v.groupsWhy(), orNone(want), "")
 		if ok {
 			have := strings.Fields(groups)
 			slices.Sort(want)
@@ -54,6 +54,21 @@ func processSection(v *view) Section {
 		s.compare("oom_score_adj", v.why("process.oomScoreAdj"), strconv.Itoa(*p.OOMScoreAdj), strings.TrimSpace(string(b)))
 	}
 	return s
+}
+
+// groupsWhy names every --group-add, or else what chose the user, whose groups they are.
+func (v *view) groupsWhy() string {
+	var list []string
+	for k, why := range v.Why {
+		if strings.HasPrefix(k, "process.user.additionalGids ") {
+			list = append(list, why)
+		}
+	}
+	if len(list) == 0 {
+		return v.why("process.user")
+	}
+	slices.Sort(list)
+	return strings.Join(list, " + ")
 }
 
 // own adds a row about something that the process may change.
