@@ -72,7 +72,7 @@ func Make(s Subject) *Report {
 	}
 	r := &Report{ID: s.ID, Name: s.Name, Image: s.Image, Status: s.Status, Pid: v.Pid, At: s.Now.UTC()}
 	for _, section := range []func(*view) Section{
-		processSection, namespacesSection, cgroupsSection, rootfsSection, mountsSection, pathsSection, capabilitiesSection, securitySection, limitsSection, networkSection, portsSection, volumesSection, processesSection,
+		processSection, namespacesSection, cgroupsSection, rootfsSection, mountsSection, pathsSection, devicesSection, capabilitiesSection, securitySection, limitsSection, networkSection, portsSection, volumesSection, processesSection,
 	} {
 		if sec := section(v); len(sec.Rows) > 0 {
 			r.Sections = append(r.Sections, sec)

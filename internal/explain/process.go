@@ -37,7 +37,7 @@ func processSection(v *view) Section {
 	}
 	if groups, ok := v.status["Groups"]; ok || v.Pid == 0 {
 		want := numbers(p.User.AdditionalGids)
-		row := s.compare("groups", v.groupsWhy(), orNone(want), "")
+		row := s.compare("groups", groupsWhy(v), orNone(want), "")
 		if ok {
 			have := strings.Fields(groups)
 			slices.Sort(want)
@@ -57,7 +57,7 @@ func processSection(v *view) Section {
 }
 
 // groupsWhy names every --group-add, or else what chose the user, whose groups they are.
-func (v *view) groupsWhy() string {
+func groupsWhy(v *view) string {
 	var list []string
 	for k, why := range v.Why {
 		if strings.HasPrefix(k, "process.user.additionalGids ") {

@@ -33,7 +33,7 @@ type capSet struct {
 	known        bool
 }
 
-func (v *view) capSets() []*capSet {
+func capSets(v *view) []*capSet {
 	c := &specs.LinuxCapabilities{}
 	if v.Spec.Process != nil && v.Spec.Process.Capabilities != nil {
 		c = v.Spec.Process.Capabilities
@@ -54,7 +54,7 @@ func (v *view) capSets() []*capSet {
 // capabilitiesSection has one row for each capability that was asked for, refused, or is there.
 func capabilitiesSection(v *view) Section {
 	s := Section{Name: "capabilities", Title: "Capabilities"}
-	sets := v.capSets()
+	sets := capSets(v)
 	// execve(2) takes permitted and effective from a process that is not root, unless they are ambient.
 	notRoot := v.Spec.Process != nil && v.Spec.Process.User.UID != 0
 	for bit, name := range capNames() {
