@@ -25,11 +25,11 @@ import (
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
-// registryAddr is where an engine's own registry listens, inside its namespace.
-const registryAddr = "127.0.0.1:5000"
+// RegistryAddr is where an engine's own registry listens, inside its namespace.
+const RegistryAddr = "127.0.0.1:5000"
 
 // Image is what Engine.Image makes: busybox under a name that the engine can pull.
-const Image = registryAddr + "/busybox:latest"
+const Image = RegistryAddr + "/busybox:latest"
 
 // programs builds the programs once per test process.
 var programs = sync.OnceValues(func() (string, error) {
@@ -49,7 +49,7 @@ var programs = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	for _, args := range [][]string{
-		{"build", "-o", filepath.Join(module, "cmd/dhowd/hello/rootfs/hello"), "./cmd/hello"}, {"build", "-o", dir + "/", "./cmd/dhowd", "./cmd/dhow-shim"},
+		{"build", "-o", filepath.Join(module, "cmd/dhowd/hello/rootfs/hello"), "./cmd/hello"}, {"build", "-o", dir + "/", "./cmd/dhow", "./cmd/dhowd", "./cmd/dhow-shim", "./cmd/dhow-runtime"},
 	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", err
@@ -62,6 +62,20 @@ var programs = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// keep gives an engine names of its own for the programs, which another test process may be about to build anew.
+func keep(bin, dir string) (string, error) {
+	own := filepath.Join(dir, "bin")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		return "", err
+	}
+	for _, p := range []string{"dhow", "dhowd", "dhow-shim", "dhow-runtime"} {
+		if err := os.Link(filepath.Join(bin, p), filepath.Join(own, p)); err != nil {
+			return "", err
+		}
+	}
+	return own, nil
+}
 
 // Engine is a running engine.
 type Engine struct {
@@ -93,6 +107,9 @@ func Start(t testing.TB, flags ...string) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if bin, err = keep(bin, dir); err != nil {
+		t.Fatal(err)
+	}
 	e := &Engine{
 		t: t, bin: bin, dir: dir, flags: flags, DataRoot: dir + "/data", RunRoot: dir + "/run", Socket: dir + "/sock", Cgroup: "/dhow-test/" + filepath.Base(dir),
 	}
@@ -113,7 +130,7 @@ func Start(t testing.TB, flags ...string) *Engine {
 func (e *Engine) Run() {
 	e.t.Helper()
 	args := append([]string{
-		"--data-root", e.DataRoot, "--run-root", e.RunRoot, "--host", "unix://" + e.Socket, "--cgroup-parent", e.Cgroup, "--insecure-registry", registryAddr,
+		"--data-root", e.DataRoot, "--run-root", e.RunRoot, "--host", "unix://" + e.Socket, "--cgroup-parent", e.Cgroup, "--insecure-registry", RegistryAddr,
 	}, e.flags...)
 	e.cmd = exec.Command(filepath.Join(e.bin, "dhowd"), args...)
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
@@ -205,7 +222,7 @@ func (e *Engine) Busybox() {
 	h := registry.StartHostile(e.t) // without a fault set it is an ordinary one
 	h.Serve("busybox:latest", registry.Busybox(e.t))
 	var l net.Listener
-	err := netlink.Inside(e.Netns, func() (err error) { l, err = net.Listen("tcp", registryAddr); return err })
+	err := netlink.Inside(e.Netns, func() (err error) { l, err = net.Listen("tcp", RegistryAddr); return err })
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -227,7 +244,7 @@ type Result struct {
 func (r Result) OK() string {
 	r.t.Helper()
 	if r.Code != 0 {
-		r.t.Fatalf("docker %s: exit code %d\n%s%s", strings.Join(r.args, " "), r.Code, r.Out, r.Err)
+		r.t.Fatalf("%s: exit code %d\n%s%s", strings.Join(r.args, " "), r.Code, r.Out, r.Err)
 	}
 	return strings.TrimSuffix(r.Out, "\n")
 }
@@ -237,11 +254,11 @@ func (r Result) Fails(code int, words ...string) {
 	r.t.Helper()
 	for _, w := range words {
 		if !strings.Contains(r.Err, w) {
-			r.t.Errorf("docker %s: error output has no %q:\n%s", strings.Join(r.args, " "), w, r.Err)
+			r.t.Errorf("%s: error output has no %q:\n%s", strings.Join(r.args, " "), w, r.Err)
 		}
 	}
 	if r.Code != code {
-		r.t.Errorf("docker %s: exit code %d, want %d\n%s%s", strings.Join(r.args, " "), r.Code, code, r.Out, r.Err)
+		r.t.Errorf("%s: exit code %d, want %d\n%s%s", strings.Join(r.args, " "), r.Code, code, r.Out, r.Err)
 	}
 }
 
@@ -255,21 +272,33 @@ func (e *Engine) DockerIn(stdin string, args ...string) Result {
 	if err != nil {
 		e.t.Skipf("the docker client is not installed: %v", err)
 	}
+	return e.client(program, stdin, args)
+}
+
+// Dhow runs our own client against the engine.
+func (e *Engine) Dhow(args ...string) Result {
+	e.t.Helper()
+	return e.client(e.Program("dhow"), "", args)
+}
+
+func (e *Engine) client(program, stdin string, args []string) Result {
+	e.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Socket, "DOCKER_CONFIG="+e.dir+"/client")
+	cmd.Env = append(os.Environ(), e.Env()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errs
-	err = cmd.Run()
+	err := cmd.Run()
+	name := filepath.Base(program)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		e.t.Fatalf("docker %s: %v", strings.Join(args, " "), err)
+		e.t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
 	}
 	if ctx.Err() != nil {
-		e.t.Fatalf("docker %s: hangs\n%s%s\nengine:\n%s", strings.Join(args, " "), &out, &errs, e.Log())
+		e.t.Fatalf("%s %s: hangs\n%s%s\nengine:\n%s", name, strings.Join(args, " "), &out, &errs, e.Log())
 	}
-	return Result{Out: out.String(), Err: errs.String(), Code: cmd.ProcessState.ExitCode(), t: e.t, args: args}
+	return Result{Out: out.String(), Err: errs.String(), Code: cmd.ProcessState.ExitCode(), t: e.t, args: append([]string{name}, args...)}
 }
 
 // end removes what the test left by the engine's own means, stops it, and looks for leaks.
@@ -282,8 +311,8 @@ func (e *Engine) end() {
 	if e.t.Failed() {
 		e.t.Logf("the end of the engine's log:\n%s", tail(e.Log(), 30))
 	}
-	if ids := strings.Fields(e.Docker("ps", "-aq", "--no-trunc").Out); len(ids) > 0 {
-		e.Docker(append([]string{"rm", "-fv"}, ids...)...).OK()
+	if ids := strings.Fields(e.Dhow("ps", "-aq", "--no-trunc").Out); len(ids) > 0 {
+		e.Dhow(append([]string{"rm", "-fv"}, ids...)...).OK()
 	}
 	if leaks := e.Leaks(); len(leaks) > 0 {
 		e.t.Errorf("left behind while the engine runs and has no containers:\n%s", strings.Join(leaks, "\n"))

@@ -138,7 +138,7 @@ func (e *Engine) processes() []string {
 func (e *Engine) innerLinks() []string {
 	var out []string
 	for _, l := range strings.Split(e.sh("ip", "-o", "link", "show", "type", "veth"), "\n") {
-		if l != "" {
+		if l != "" && !strings.Contains(l, uplink) {
 			out = append(out, l)
 		}
 	}

@@ -51,14 +51,11 @@ func Start(t testing.TB, options ...Option) *Server {
 	}
 	dir := t.TempDir()
 	s := &Server{Host: freePort(t), Dir: filepath.Join(dir, "storage")}
-	yaml := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp: {addr: %q}\n", s.Dir, s.Host)
+	yaml := ""
 	for _, o := range options {
 		yaml += o(t, dir, s)
 	}
-	conf := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(conf, []byte(yaml), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	conf := Config(t, dir, s.Dir, s.Host, yaml)
 	var out bytes.Buffer
 	cmd := exec.Command(program, "serve", conf)
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -83,6 +80,17 @@ func Start(t testing.TB, options ...Option) *Server {
 			t.Fatal("docker-registry does not answer")
 		}
 	}
+}
+
+// Config writes a docker-registry's configuration into dir and returns the file's name.
+func Config(t testing.TB, dir, storage, addr string, more ...string) string {
+	t.Helper()
+	yaml := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp: {addr: %q}\n", storage, addr)
+	conf := filepath.Join(dir, "config.yml")
+	if err := os.WriteFile(conf, []byte(yaml+strings.Join(more, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return conf
 }
 
 func freePort(t testing.TB) string {

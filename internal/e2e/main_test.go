@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+
+	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/registry"
+)
+
+// asProbe makes this test program act as a program inside a container (see probe_test.go); containers get it by a bind mount.
+const asProbe = "DHOW_E2E_PROBE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProbe) != "" {
+		os.Exit(probe(os.Args[1:]))
+	}
+	code := m.Run()
+	if dir, err := storage.made(); err == nil && dir != "" {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// bb is the image of busybox-static alone.
+const bb = harness.RegistryAddr + "/busybox:latest"
+
+// shared is a registry's storage, filled by the first test that needs it.
+type shared struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func (s *shared) made() (string, error) { return s.dir, s.err }
+
+var storage shared
+
+// images fills a registry's storage with the test images, once, and returns its folder.
+func images(t *testing.T) string {
+	t.Helper()
+	storage.once.Do(func() {
+		s := registry.Start(t)
+		for name, img := range testImages(t) {
+			s.Push(t, name, img)
+		}
+		if storage.dir, storage.err = os.MkdirTemp("", "dhow-e2e-images-"); storage.err == nil {
+			storage.err = os.CopyFS(storage.dir, os.DirFS(s.Dir))
+		}
+	})
+	if storage.err != nil {
+		t.Fatal(storage.err)
+	}
+	if storage.dir == "" {
+		t.Skip("no images: the registry that makes them is missing (see the first test)")
+	}
+	return storage.dir
+}
+
+// testImages are what scripts run: busybox alone, and two images over the same first layer.
+func testImages(t *testing.T) map[string]*registry.Image {
+	base := registry.BusyboxTar(t)
+	extra := registry.Tar(t, registry.Dir("srv"), registry.Text("srv/index.html", "served\n"), registry.Text("etc/motd", "a second layer\n"),
+		registry.Dir("data"), registry.Text("data/seed", "from the image\n"), registry.Dir("notexec"), registry.Text("notexec/plain", "#!/bin/sh\n"))
+	app := dockerspec.DockerOCIImageConfig{}
+	app.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "FROM_IMAGE=yes"}
+	app.WorkingDir, app.User, app.StopSignal = "/srv", "nobody", "SIGUSR1"
+	app.Entrypoint, app.Cmd = []string{"echo", "entry"}, []string{"cmd"}
+	app.ExposedPorts = map[string]struct{}{"80/tcp": {}, "53/udp": {}}
+	app.Volumes = map[string]struct{}{"/data": {}}
+	app.Labels = map[string]string{"maker": "e2e"}
+	shell := dockerspec.DockerOCIImageConfig{}
+	shell.Env, shell.Cmd = app.Env[:1], []string{"sh"}
+	return map[string]*registry.Image{
+		"busybox:latest": registry.Build(t, registry.Spec{Tars: [][]byte{base}, Config: shell}),
+		"app:1":          registry.Build(t, registry.Spec{Tars: [][]byte{base, extra}, Config: app}),
+		"app:2":          registry.Build(t, registry.Spec{Tars: [][]byte{base, extra, registry.Tar(t, registry.Whiteout("etc/motd"))}, Config: app, Compress: "zstd"}),
+	}
+}
+
+// world is an engine with a registry beside it and something outside.
+type world struct {
+	*harness.Engine
+	outside *os.File
+}
+
+// start makes a world. The engine has the busybox image unless empty is asked for.
+func start(t *testing.T, flags ...string) *world {
+	t.Helper()
+	dir := images(t)
+	w := &world{Engine: harness.Start(t, flags...)}
+	w.Registry(dir)
+	return w
+}
+
+// full is start with busybox pulled and the outside connected.
+func full(t *testing.T, flags ...string) *world {
+	t.Helper()
+	w := start(t, flags...)
+	w.outside = w.Outside()
+	whoami(t, w.outside)
+	w.Dhow("pull", "-q", bb).OK()
+	return w
+}
+
+// whoami answers every connection to port 7000 out there with the address it comes from.
+func whoami(t *testing.T, ns *os.File) {
+	t.Helper()
+	var l net.Listener
+	if err := netlink.Inside(ns, func() (err error) { l, err = net.Listen("tcp", ":7000"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends with Close
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			fmt.Fprintf(c, "you are %s\n", host)
+			c.Close()
+		}
+	}()
+}
+
+// self is this test program, to be mounted into containers.
+func self(t *testing.T) string {
+	t.Helper()
+	p, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// clients are the names and programs of the clients that each script is run with.
+func clients(t *testing.T) map[string]string {
+	out := map[string]string{"dhow": filepath.Join(harness.Programs(t), "dhow")}
+	p, err := exec.LookPath("docker")
+	if err != nil {
+		t.Logf("not run with the docker client: %v", err)
+		return out
+	}
+	out["docker"] = p
+	return out
+}
+
+// eventually tries for a while.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 15*time.Second {
+			t.Fatalf("%s: not within fifteen seconds", what)
+		}
+	}
+}
+
+func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n"), "\n") }
