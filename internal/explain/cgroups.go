@@ -162,17 +162,14 @@ func v2bytes(file string) bool {
 
 // deviceRules compares v1's list of allowed devices. (v2's is a program in the kernel, which does not print.)
 func (v *view) deviceRules(s *Section, steps []plan.Step, values map[string]string) {
-	want := map[string]bool{}
+	want := rules{}
 	var file string
 	for _, st := range steps {
 		switch path.Base(st.Path) {
 		case "devices.allow":
-			want[st.Value] = true
+			want.allow(st.Value)
 		case "devices.deny":
-			delete(want, st.Value)
-			if st.Value == "a" {
-				clear(want)
-			}
+			want.deny(st.Value)
 		default:
 			if st.Kind == plan.Devices {
 				s.add(Row{What: "device program", Asked: v.why("linux.resources.devices"), Planned: fmt.Sprintf("%d instructions of eBPF", len(st.Program)/8), Note: "the kernel does not print it"})
@@ -186,30 +183,80 @@ func (v *view) deviceRules(s *Section, steps []plan.Step, values map[string]stri
 	if file == "" {
 		return
 	}
-	row := Row{What: "devices.list", Asked: v.why("linux.resources.devices"), Planned: strings.Join(sortedKeys(want), "; ")}
+	row := Row{What: "devices.list", Asked: devicesWhy(v), Planned: strings.Join(want.list(), "; ")}
 	if ok {
-		have := strings.Split(now, "\n")
-		slices.Sort(have)
-		row.Kernel = short(strings.Join(have, "; "))
-		row.Differs = !slices.Equal(normalRules(sortedKeys(want)), normalRules(have))
+		have := rules{}
+		for l := range strings.Lines(now) {
+			have.allow(strings.TrimSpace(l))
+		}
+		row.Kernel = short(strings.Join(have.list(), "; "))
+		row.Differs = !slices.Equal(want.list(), have.list())
 	}
 	s.add(row)
 }
 
-// normalRules orders the access letters, and writes "everything" in one way.
-func normalRules(in []string) []string {
-	out := []string{}
-	for _, r := range in {
-		if r == "a" {
-			r = "a *:* rwm"
+// devicesWhy names the flags that opened devices beside those that every container may use.
+func devicesWhy(v *view) string {
+	list := []string{}
+	for k, why := range v.Why {
+		if strings.HasPrefix(k, "linux.devices ") || strings.HasPrefix(k, "linux.resources.devices ") {
+			list = append(list, why)
 		}
-		i := strings.LastIndexByte(r, ' ')
-		letters := []byte(r[i+1:])
-		slices.Sort(letters)
-		out = append(out, r[:i+1]+string(letters))
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(list)
+	return strings.Join(append([]string{v.why("linux.resources.devices")}, slices.Compact(list)...), " + ")
+}
+
+// rules is v1's list of allowed devices as the kernel keeps it: the letters of "rwm" by "TYPE MAJOR:MINOR".
+type rules map[string]string
+
+const allDevices = "a *:*"
+
+func splitRule(r string) (device, letters string) {
+	if r == "a" {
+		return allDevices, "rwm"
+	}
+	i := strings.LastIndexByte(r, ' ')
+	return r[:max(i, 0)], r[i+1:]
+}
+
+// allow adds letters to those that a device has already.
+func (r rules) allow(rule string) {
+	device, letters := splitRule(rule)
+	if device == allDevices {
+		clear(r)
+	}
+	r.set(device, func(l rune) bool { return strings.ContainsRune(letters+r[device], l) })
+}
+
+// deny takes letters away.
+func (r rules) deny(rule string) {
+	device, letters := splitRule(rule)
+	if device == allDevices {
+		clear(r)
+		return
+	}
+	r.set(device, func(l rune) bool { return strings.ContainsRune(r[device], l) && !strings.ContainsRune(letters, l) })
+}
+
+func (r rules) set(device string, has func(rune) bool) {
+	out := ""
+	for _, l := range "rwm" {
+		if has(l) {
+			out += string(l)
+		}
+	}
+	if r[device] = out; out == "" {
+		delete(r, device)
+	}
+}
+
+func (r rules) list() []string {
+	out := sortedKeys(r)
+	for i, d := range out {
+		out[i] = d + " " + r[d]
+	}
+	return out
 }
 
 func sortedKeys[T any](m map[string]T) []string {

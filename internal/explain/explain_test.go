@@ -97,6 +97,27 @@ func TestHolds(t *testing.T) {
 	}
 }
 
+func TestDeviceRules(t *testing.T) {
+	r := rules{}
+	for _, step := range []string{"-a", "+c 1:3 r", "+c 1:3 mw", "+b 8:0 rwm", "-b 8:0 w", "+c 5:1 rw", "-c 5:1 rwm"} {
+		if step[0] == '+' {
+			r.allow(step[1:])
+		} else {
+			r.deny(step[1:])
+		}
+	}
+	if got := strings.Join(r.list(), "; "); got != "b 8:0 rm; c 1:3 rwm" {
+		t.Error(got)
+	}
+	r.allow("a")
+	all := rules{}
+	all.allow("a *:* rwm")
+	if !slices.Equal(r.list(), all.list()) || len(all.list()) != 1 {
+		t.Error(r.list(), all.list())
+	}
+	all.allow("") // nonsense of a kernel to come must not panic
+}
+
 func TestDeniedCalls(t *testing.T) {
 	arg := []specs.LinuxSeccompArg{{Index: 0, Value: 1, Op: specs.OpEqualTo}}
 	strict := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{

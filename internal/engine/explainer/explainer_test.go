@@ -89,7 +89,7 @@ func TestExplain(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *harness.Engine)
-	}{{"as promised", testPromised}, {"behind its back", testDifferences}, {"joined", testJoined}} {
+	}{{"as promised", testPromised}, {"behind its back", testDifferences}, {"privileged", testPrivileged}, {"joined", testJoined}} {
 		t.Run(c.name, func(t *testing.T) {
 			e := e.With(t)
 			defer func() {
@@ -108,7 +108,7 @@ func start(e *harness.Engine, args ...string) (pid, id string) {
 
 func testPromised(t *testing.T, e *harness.Engine) {
 	pid, id := start(e, "-p", "8080:80", "-m", "64m", "--cpus", "0.5", "--pids-limit", "77", "--cap-drop", "NET_RAW", "--cap-add", "SYS_NICE", "--ulimit",
-		"nofile=1024:2048", "--security-opt", "no-new-privileges", "-v", "vol:/data", "--tmpfs", "/t:size=1m", "-e", "A=b", "-w", "/tmp", bb, "httpd", "-f", "-p", "80")
+		"nofile=1024:2048", "--security-opt", "no-new-privileges", "-v", "vol:/data", "--tmpfs", "/t:size=1m", "--device", "/dev/null:/dev/zz:r", "-e", "A=b", "-w", "/tmp", bb, "httpd", "-f", "-p", "80")
 	time.Sleep(100 * time.Millisecond) // httpd listens
 	r := look(t, e, "web")
 	clean(t, r)
@@ -138,6 +138,7 @@ func testPromised(t *testing.T, e *harness.Engine) {
 	expect(t, r, "volumes", "vol", "flag --volume vol:/data", ".*/_data at /data", ".*/_data rw.*", false)
 	expect(t, r, "paths", "/proc/keys", "default", "masked", "masked", false)
 	expect(t, r, "paths", "/proc/sys", "default", "read-only", "read-only", false)
+	expect(t, r, "devices", "/dev/zz", "flag --device /dev/null", "c 1:3", "c 1:3", false)
 	expect(t, r, "rootfs", "/", "default", "overlay rw", "overlay rw.*", false)
 	expect(t, r, "process", `\$A`, "flag --env A", "b", "b", false)
 	expect(t, r, "process", "working folder", "flag --workdir /tmp", "/tmp", "/tmp", false)
@@ -206,6 +207,25 @@ func testDifferences(t *testing.T, e *harness.Engine) {
 	expect(t, r, "network", "route default", "flag --network.*", "via .*", "missing", true)
 	if r.Differences != 5 { // and the address
 		t.Errorf("%d differences, want 5", r.Differences)
+	}
+}
+
+func testPrivileged(t *testing.T, e *harness.Engine) {
+	start(e, "--privileged", bb, "sh", "-c", "mkdir -p /mnt && mount -t tmpfs x /mnt && rm /dev/null && mknod /dev/null c 1 5 && mount -o remount,rw,size=1m /dev/shm; exec sleep 100")
+	var r *explain.Report
+	for range 50 { // until it has done that
+		if r = look(t, e, "web"); r.Differences >= 3 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	expect(t, r, "mounts", "/mnt", "", "", "tmpfs rw.*", true)
+	expect(t, r, "mounts", "/dev/shm", "default", "tmpfs .*size=67108864", "tmpfs rw.*", true)
+	expect(t, r, "devices", "/dev/null", "flag --privileged", "c 1:3", "c 1:5", true)
+	expect(t, r, "security", "seccomp", "flag --privileged.*", "no filter", "no filter", false)
+	expect(t, r, "capabilities", "SYS_ADMIN", "flag --privileged", "bounding permitted effective", "bounding permitted effective", false)
+	if r.Differences != 3 {
+		t.Errorf("%d differences, want 3", r.Differences)
 	}
 }
 
