@@ -74,12 +74,13 @@ func (s *Service) Explain(_ context.Context, c *api.Container, runDir string) ([
 func (s *Service) promise(c *api.Container, runDir string, sub *explain.Subject) error {
 	next, nextErr := s.Containers.Promise(c)
 	spec, rootfs, err := bundle.Load(runDir)
+	var why map[string]string
+	if err == nil {
+		// A container that ends just now takes its folder along, file by file.
+		why, err = readWhy(filepath.Join(runDir, container.WhyFile))
+	}
 	switch {
 	case err == nil:
-		why, err := readWhy(filepath.Join(runDir, container.WhyFile))
-		if err != nil {
-			return err
-		}
 		sub.Spec, sub.Rootfs, sub.Why = spec, rootfs, why
 		if nextErr == nil && spec.Linux != nil {
 			spec.Linux.Resources = next.Spec.Linux.Resources
