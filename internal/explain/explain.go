@@ -33,6 +33,8 @@ type Subject struct {
 	// Peers are the other running containers.
 	Peers   []Peer
 	Volumes []Volume
+	// Published are the ports that were asked for; they show while there is no plan.
+	Published []Publication
 	// Usage returns the bytes of the writable layer.
 	Usage func() (int64, error)
 	Now   time.Time
@@ -46,6 +48,9 @@ type Peer struct {
 
 // Volume is a named or anonymous volume of the container.
 type Volume struct{ Name, Source, Destination, Why string }
+
+// Publication is a published port: "80/tcp" on Host, which may be empty or a range.
+type Publication struct{ Port, Host, Why string }
 
 // view is one look at one container: the subject and what several sections share.
 type view struct {

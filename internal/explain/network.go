@@ -282,6 +282,11 @@ func portsSection(v *view) Section {
 	if v.wantNamespace(nsKind{"net", specs.NetworkNamespace}) == hostNamespace {
 		return s
 	}
+	if v.Network == nil {
+		for _, p := range v.Published {
+			s.add(Row{What: p.Port, Asked: p.Why, Planned: strings.TrimSpace("host port " + p.Host)})
+		}
+	}
 	listening, err := v.listeners()
 	if v.Network != nil && len(v.Network.Elements) > 0 {
 		t := nft.Open(v.Table)

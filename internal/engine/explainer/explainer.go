@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,11 +64,31 @@ func (s *Service) Explain(_ context.Context, c *api.Container, runDir string) ([
 			sub.Volumes = append(sub.Volumes, explain.Volume{Name: m.Name, Source: m.Source, Destination: m.Destination, Why: m.Why})
 		}
 	}
+	sub.Published = published(c)
 	b, err := json.Marshal(explain.Make(sub))
 	if err != nil {
 		return nil, fmt.Errorf("explain container %s: %w", c.Name, err)
 	}
 	return b, nil
+}
+
+// published lists -p as it was written, by container port.
+func published(c *api.Container) []explain.Publication {
+	var out []explain.Publication
+	for port, bindings := range c.HostConfig.PortBindings {
+		for _, b := range bindings {
+			host := b.HostPort
+			if host == "" {
+				host = "of the engine's choice"
+			}
+			if b.HostIP.IsValid() && !b.HostIP.IsUnspecified() {
+				host = b.HostIP.String() + " " + host
+			}
+			out = append(out, explain.Publication{Port: port.String(), Host: host, Why: "flag --publish"})
+		}
+	}
+	slices.SortFunc(out, func(a, b explain.Publication) int { return strings.Compare(a.Port+" "+a.Host, b.Port+" "+b.Host) })
+	return out
 }
 
 // promise finds the configuration: the bundle's while there is one, with limits as they were updated since; else what a start would build.

@@ -250,11 +250,13 @@ func testJoined(t *testing.T, e *harness.Engine) {
 func TestLife(t *testing.T) {
 	e := harness.Start(t)
 	e.Busybox()
-	e.Docker("create", "--name", "web", "-m", "64m", "-u", "5", bb, "sleep", "100").OK()
+	e.Docker("create", "--name", "web", "-m", "64m", "-u", "5", "-p", "127.0.0.1:8082:80", "-p", "53/udp", bb, "sleep", "100").OK()
 	r := look(t, e, "web")
 	clean(t, r)
 	expect(t, r, "cgroups", `memory\.(limit_in_bytes|max)`, "flag --memory 64MiB", `67108864 \(64MiB\)`, "", false)
 	expect(t, r, "process", "user:group", "flag --user 5", "5:0", "", false)
+	expect(t, r, "ports", "80/tcp", "flag --publish", "host port 127.0.0.1 8082", "", false)
+	expect(t, r, "ports", "53/udp", "flag --publish", "host port of the engine's choice", "", false)
 	if r.Status != "created" || len(r.Program.Lines) > 0 {
 		t.Errorf("%s, %d lines", r.Status, len(r.Program.Lines))
 	}
