@@ -2,9 +2,8 @@
 //
 //	dhow-shim RUNDIR
 //
-// in a session of its own, with RUNDIR/shim.json (wire.Config) in place. Descriptor 3, if it is a network namespace, is the
-// one that the bundle names as /proc/self/fd/3; descriptor 4, if it is a pipe, gets one newline when the socket listens. It
-// never talks to a terminal; what nobody waits to hear goes to standard error.
+// in a session of its own, with RUNDIR/shim.json (wire.Config) in place. Descriptor 3, if it is a pipe, gets one newline when the
+// socket listens. It never talks to a terminal; what nobody waits to hear goes to standard error.
 package main
 
 import (
@@ -19,11 +18,8 @@ import (
 	"github.com/dhow-containers/dhow/internal/shim"
 )
 
-// The descriptors that the engine may pass.
-const (
-	netnsFD = 3
-	readyFD = 4
-)
+// readyFD is the descriptor that the engine may pass.
+const readyFD = 3
 
 func main() {
 	// A shim mostly sleeps: little heap before a collection, but none before it is first idle (each leaves the collector's own
@@ -42,7 +38,6 @@ func main() {
 }
 
 func run(dir string) error {
-	netns := inherited(netnsFD, isNamespace)
 	ready := inherited(readyFD, isPipe)
 	if err := os.Chdir(dir); err != nil {
 		return err
@@ -55,7 +50,7 @@ func run(dir string) error {
 	if err != nil {
 		return err
 	}
-	o := shim.Options{NetNS: netns, Create: create}
+	o := shim.Options{Create: create}
 	if ready != nil {
 		o.Ready = ready
 	}
@@ -82,9 +77,4 @@ func inherited(fd int, is func(int) bool) *os.File {
 func isPipe(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
-}
-
-func isNamespace(fd int) bool {
-	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.NSFS_MAGIC
 }

@@ -55,9 +55,6 @@ func (s *Shim) create() (pid int, err error) {
 	}
 	init := s.family.adopt(ctr.Init().Pid)
 	s.family.end()
-	if s.o.NetNS != nil {
-		s.o.NetNS.Close()
-	}
 	s.pumps = p.pump(s.out, s.stream)
 	s.mu.Lock()
 	s.ctr, s.init, s.in, s.master = ctr, init, p.in, p.master

@@ -362,3 +362,20 @@ func BenchmarkRun(b *testing.B) {
 		b.ReportMetric((time.Since(begin)-told).Seconds()*1000, "ms-to-gone")
 	}
 }
+
+// A process that closes its terminal keeps it: no hangup, and what is written through /dev/console later still comes out.
+func TestRealTerminalClosedAndReopened(t *testing.T) {
+	r := realShim(t, sh("exec </dev/null >/dev/null 2>&1; busybox usleep 300000; echo later >/dev/console; busybox usleep 300000; exit 5"),
+		func(c *wire.Config) { c.Terminal = true })
+	a := r.attach(false)
+	r.run()
+	var out bytes.Buffer
+	last, err := a.Copy(&out, nil)
+	if err != nil || last.Exit.Code != 5 || out.String() != "later\r\n" {
+		t.Errorf("%q %+v %v", out.String(), last.Exit, err)
+	}
+	s, err := wire.OpenStream(r.ctx, r.sock, wire.Request{Op: wire.OpState})
+	if err == nil {
+		s.Close()
+	}
+}

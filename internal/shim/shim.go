@@ -55,8 +55,6 @@ const (
 type Options struct {
 	Create CreateFunc // the runtime
 	Ready  io.Writer  // gets one newline once the socket listens; closed if it is a Closer; may be nil
-	// NetNS is the descriptor by which the bundle names its network namespace; it is closed once the container is created.
-	NetNS *os.File
 }
 
 // Shim is one container's supervisor.

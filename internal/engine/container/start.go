@@ -128,6 +128,42 @@ func (l *launch) do(ctx context.Context) (err error) {
 	if err := keeper.Forget(l.c.stateDir(l.rec.ID)); err != nil {
 		return err
 	}
+	conf, err := l.c.shimConfig(l.rec)
+	if err != nil {
+		return err
+	}
+	shim := l.spawn(ctx, conf) // a process start takes about as long as all that is prepared meanwhile
+	if err := l.bundle(ctx, dir); err != nil {
+		return err
+	}
+	return l.run(ctx, shim)
+}
+
+// spawn starts the shim in the background; the function returned waits until it listens.
+func (l *launch) spawn(ctx context.Context, conf wire.Config) func() (*keeper.Shim, error) {
+	var shim *keeper.Shim
+	var err error
+	done := make(chan struct{})
+	go func() { // ends when the shim listens or could not be started, at latest with ctx
+		defer close(done)
+		shim, err = keeper.Start(ctx, l.c.Shim, conf)
+	}()
+	l.undo = append(l.undo, func(ctx context.Context) {
+		if <-done; err != nil {
+			return
+		}
+		if err := shim.End(ctx, true); err != nil {
+			l.c.Log.Error("shim not ended", "container", l.rec.ID, "err", err)
+		}
+	})
+	return func() (*keeper.Shim, error) {
+		<-done
+		return shim, err
+	}
+}
+
+// bundle writes what the runtime reads.
+func (l *launch) bundle(ctx context.Context, dir string) error {
 	out, err := l.prepare(ctx)
 	if err != nil {
 		return err
@@ -139,10 +175,7 @@ func (l *launch) do(ctx context.Context) (err error) {
 	if err := bundle.Save(dir, out.Spec, &rootfs); err != nil {
 		return err
 	}
-	if err := writeWhy(dir, out.Why); err != nil {
-		return err
-	}
-	return l.run(ctx, dir)
+	return writeWhy(dir, out.Why)
 }
 
 func writeWhy(dir string, why spec.Why) error {
@@ -224,7 +257,8 @@ func (l *launch) join(ctx context.Context, in *spec.Input) error {
 		})
 	}
 	if l.conn != nil {
-		in.Namespaces[specs.NetworkNamespace] = fmt.Sprintf("/proc/self/fd/%d", keeper.NetnsFD)
+		// Nothing but this descriptor holds the namespace until the container does.
+		in.Namespaces[specs.NetworkNamespace] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.conn.Netns.Fd())
 	}
 	if m := h.PidMode; m.IsContainer() {
 		_, pid, err := l.c.runningOther(m.Container(), "PID")
@@ -272,25 +306,12 @@ func (c *core) runningOther(ref, what string) (*api.Container, int, error) {
 }
 
 // run starts shim and command and records that they run.
-func (l *launch) run(ctx context.Context, dir string) error {
-	c, rec := l.c, l.rec
-	conf, err := c.shimConfig(rec)
+func (l *launch) run(ctx context.Context, spawned func() (*keeper.Shim, error)) error {
+	c := l.c
+	shim, err := spawned()
 	if err != nil {
 		return err
 	}
-	var netns *os.File
-	if l.conn != nil {
-		netns = l.conn.Netns
-	}
-	shim, err := keeper.Start(ctx, c.Shim, conf, netns)
-	if err != nil {
-		return err
-	}
-	l.undo = append(l.undo, func(ctx context.Context) {
-		if err := shim.End(ctx, true); err != nil {
-			c.Log.Error("shim not ended", "container", rec.ID, "err", err)
-		}
-	})
 	streams := c.openPending(ctx, l.u, shim)
 	fail := func(err error) error {
 		for _, st := range streams {

@@ -53,14 +53,14 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		(mounter{c}).openTerminal(root, "/dev/pts/ptmx")
 	}
 	run := process{c}
-	if err := run.rlimits(); err != nil {
-		return nil, err
-	}
 	run.scheduling()
 	if in.Process.SelinuxLabel != "" || in.Process.ApparmorProfile != "" {
 		return nil, run.label()
 	}
 	run.lookup()
+	if err := run.rlimits(); err != nil {
+		return nil, err
+	}
 	c.Why("")
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + in.Facts.Preserve))}, Note: "nothing of the host's stays open"})
 	if err := run.finish(); err != nil {

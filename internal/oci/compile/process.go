@@ -27,9 +27,6 @@ func (c *compiler) oomScore() {
 // beforePark is what can fail early and needs root: limits, the working folder, whether there is something to execute.
 func (c process) beforePark() error {
 	p := c.spec.Process
-	if err := c.rlimits(); err != nil {
-		return err
-	}
 	if c.in.Rootfs != nil || c.spec.Root != nil {
 		c.Why("process.cwd")
 		c.ensure(p.Cwd, true)
@@ -39,6 +36,9 @@ func (c process) beforePark() error {
 		return c.label()
 	}
 	c.lookup()
+	if err := c.rlimits(); err != nil { // last of what opens anything: the limit of open files may be small
+		return err
+	}
 	c.Why("")
 	keep := []prog.Reg(nil)
 	var args [6]prog.Arg

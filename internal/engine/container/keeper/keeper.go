@@ -22,12 +22,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 )
 
-// The descriptors that a shim is started with besides its standard ones.
-const (
-	NetnsFD = 3 // the network namespace to join, or /dev/null
-	ReadyFD = 4 // a pipe: one byte once the socket listens
-)
-
 const readyTimeout = 20 * time.Second
 
 // Shim is one running shim.
@@ -40,8 +34,8 @@ func Find(runDir, stateDir string) *Shim {
 	return &Shim{socket: wire.SocketPath(runDir), stateDir: stateDir}
 }
 
-// Start writes the configuration and starts the program binary with c.RunDir as its working folder. netns may be nil.
-func Start(ctx context.Context, binary string, c wire.Config, netns *os.File) (*Shim, error) {
+// Start writes the configuration and starts the program binary with c.RunDir as its working folder.
+func Start(ctx context.Context, binary string, c wire.Config) (*Shim, error) {
 	b, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode shim configuration: %w", err)
@@ -54,9 +48,6 @@ func Start(ctx context.Context, binary string, c wire.Config, netns *os.File) (*
 		return nil, err
 	}
 	defer null.Close()
-	if netns == nil {
-		netns = null
-	}
 	log, err := os.OpenFile(filepath.Join(c.RunDir, "shim.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
@@ -70,7 +61,7 @@ func Start(ctx context.Context, binary string, c wire.Config, netns *os.File) (*
 	p, err := os.StartProcess(binary, []string{"dhow-shim", c.RunDir}, &os.ProcAttr{
 		Dir:   c.RunDir,
 		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-		Files: []*os.File{null, null, log, netns, readyW},
+		Files: []*os.File{null, null, log, readyW}, // 3: one byte once the socket listens
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	readyW.Close()
