@@ -99,7 +99,11 @@ func Run(o Options) (_ *Report, err error) {
 	}
 	b := &bench{Options: o, dir: dir}
 	b.onEnd(func() { os.RemoveAll(dir) })
+	b.onEnd(func() { removeCgroups(cgroupTop) })
 	defer b.end()
+	if err := b.keepPrograms(); err != nil {
+		return nil, err
+	}
 	b.report.Machine, b.report.Load[0] = machine(), load()
 	for _, part := range []struct {
 		cases []string
@@ -119,6 +123,27 @@ func Run(o Options) (_ *Report, err error) {
 	b.report.Load[1] = load()
 	return &b.report, nil
 }
+
+// keepPrograms copies dhow's programs: an engine must not meet another build's shim because somebody builds meanwhile.
+func (b *bench) keepPrograms() error {
+	bin := filepath.Join(b.dir, "bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		return err
+	}
+	for _, p := range programs() {
+		raw, err := os.ReadFile(filepath.Join(b.Bin, p))
+		if err != nil {
+			return fmt.Errorf("find dhow's programs: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(bin, p), raw, 0o700); err != nil {
+			return err
+		}
+	}
+	b.Bin = bin
+	return nil
+}
+
+func programs() []string { return []string{"dhow", "dhowd", "dhow-shim", "dhow-runtime"} }
 
 func (b *bench) wanted(name string) bool {
 	return len(b.Only) == 0 || slices.ContainsFunc(b.Only, func(o string) bool { return strings.HasPrefix(name, o) })

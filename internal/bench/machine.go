@@ -178,7 +178,7 @@ func (b *bench) disk() error {
 		}}
 	}
 	b.try(trial{name: "disk", what: "the programs of a whole stack", unit: "MiB", n: 1, contenders: []contender{
-		weigh("dhow", b.Bin, "dhow", "dhowd", "dhow-shim", "dhow-runtime"),
+		weigh("dhow", b.Bin, programs()...),
 		weigh("docker", search, "docker", "dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy"),
 	}})
 	return nil
