@@ -57,7 +57,7 @@ func (s *Shim) create() (pid int, err error) {
 	s.family.end()
 	s.pumps = p.pump(s.out, s.stream)
 	s.mu.Lock()
-	s.ctr, s.init, s.in, s.master = ctr, init, p.in, p.master
+	s.ctr, s.init, s.in, s.master, s.slave = ctr, init, p.in, p.master, p.slave
 	s.state = wire.State{Status: statusCreated, Pid: init.pid, StartTime: startTime(init.pid)}
 	s.mu.Unlock()
 	close(s.made)
@@ -138,6 +138,9 @@ type plumbing struct {
 	in       *stdio.Input
 	stdin    *os.File
 	master   *os.File
+	// slave is held until the process has ended: while nobody has the slave open, its master reads as ended (EIO), and closing that
+	// would hang up on a process that is only between two terminals, as systemd is.
+	slave *os.File
 }
 
 // newPlumbing makes pipes for what is wanted and /dev/null for the rest, or prepares for a terminal.
@@ -187,6 +190,9 @@ func (p *plumbing) console(size func() [2]uint16) func(*os.File) error {
 		if p.master, err = stdio.Master(f); err != nil {
 			return err
 		}
+		if p.slave, err = stdio.Peer(p.master); err != nil {
+			return err
+		}
 		p.in = stdio.NewInput(p.master, true)
 		hw := size()
 		return stdio.Resize(p.master, hw[0], hw[1])
@@ -217,7 +223,7 @@ func (p *plumbing) closeTheirs() {
 }
 
 func (p *plumbing) closeOurs() {
-	for _, f := range []*os.File{p.stdin, p.out, p.err, p.master} {
+	for _, f := range []*os.File{p.stdin, p.out, p.err, p.master, p.slave} {
 		if f != nil {
 			f.Close()
 		}

@@ -19,6 +19,7 @@ type execution struct {
 	id     string
 	child  *child
 	master *os.File
+	slave  *os.File // see plumbing
 	out    *stdio.Output
 	pumps  []*stdio.Pump
 	in     *stdio.Input
@@ -177,13 +178,14 @@ func (s *Shim) enter(r *wire.Request) (x *execution, p *plumbing, err error) {
 	if proc.Pidfd != nil {
 		proc.Pidfd.Close() // family has its own
 	}
-	return &execution{id: r.Exec, child: kid, master: p.master, out: stdio.NewOutput(0), in: p.in}, p, nil
+	return &execution{id: r.Exec, child: kid, master: p.master, slave: p.slave, out: stdio.NewOutput(0), in: p.in}, p, nil
 }
 
 // follow waits for the end of an exec and tells it.
 func (s *Shim) follow(x *execution) {
 	defer s.execs.running.Done()
 	<-x.child.ended
+	x.slave.Close()
 	grace := time.NewTimer(s.cfg.Grace)
 	defer grace.Stop()
 	for _, p := range x.pumps {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		os.Unsetenv("DHOW_TEST_ROLE")
 		cfg, err := ReadConfig(os.Args[1])
 		if err == nil {
-			err = Run(cfg, Options{Create: fakeCreate, Ready: os.NewFile(4, "ready")})
+			err = Run(cfg, Options{Create: fakeCreate, Ready: os.NewFile(3, "ready")})
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

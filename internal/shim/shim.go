@@ -77,6 +77,7 @@ type Shim struct {
 	init   *child
 	in     *stdio.Input
 	master *os.File
+	slave  *os.File  // see plumbing
 	size   [2]uint16 // height, width
 	execs  execs
 
@@ -230,6 +231,7 @@ func (s *Shim) giveUp(err error) {
 func (s *Shim) closeLog() {
 	grace := time.NewTimer(s.cfg.Grace)
 	defer grace.Stop()
+	s.slave.Close() // nil is an error that says so
 	for _, p := range s.pumps {
 		select {
 		case <-p.Logged():

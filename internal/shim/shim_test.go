@@ -74,15 +74,13 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 		r.cmd = exec.Command(bin, cfg.RunDir)
 	}
 	r.cmd.Dir = cfg.RunDir
-	null, _ := os.Open(os.DevNull)
-	r.cmd.ExtraFiles = []*os.File{null, theirs}
+	r.cmd.ExtraFiles = []*os.File{theirs}
 	r.cmd.Stderr = os.Stderr
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	theirs.Close()
-	null.Close()
 	go func() { r.cmd.Wait(); close(r.done) }()
 	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
 		t.Fatal("the shim is not ready")

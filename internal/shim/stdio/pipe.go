@@ -4,6 +4,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/tty"
 )
 
 // OutPipe makes a pipe for a process's output: ours is non-blocking, theirs is not.
@@ -39,6 +41,18 @@ func Master(f *os.File) (*os.File, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fd), "terminal"), nil
+}
+
+// Peer opens the slave of a terminal.
+func Peer(master *os.File) (slave *os.File, err error) {
+	rc, err := master.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if cerr := rc.Control(func(fd uintptr) { slave, err = tty.Peer(int(fd)) }); cerr != nil {
+		return nil, cerr
+	}
+	return slave, err
 }
 
 // Resize sets a terminal's size; zero leaves it.
