@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/oci"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/shim"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // readyFD is the descriptor that the engine may pass.
@@ -50,19 +52,20 @@ func run(dir string) error {
 	if err != nil {
 		return err
 	}
-	o := shim.Options{Create: create}
+	host := facts.Begin()
+	go bundle.Study() // done long before the engine has written the bundle
+	o := shim.Options{Create: func(o oci.CreateOptions) (shim.Container, error) {
+		o.Host = host
+		c, err := oci.Create(o)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}}
 	if ready != nil {
 		o.Ready = ready
 	}
 	return shim.Run(cfg, o)
-}
-
-func create(o oci.CreateOptions) (shim.Container, error) {
-	c, err := oci.Create(o)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
 }
 
 // inherited returns a passed descriptor, closed for programs from now on, or nil if it is not what is expected there.

@@ -29,6 +29,7 @@ type ExecOptions struct {
 	Stdio       [3]*os.File // descriptors 0, 1, 2; unused with Process.Terminal
 	Console     func(master *os.File) error
 	PreserveFDs int
+	Host        facts.Host // as in CreateOptions
 }
 
 // Load returns a container that another process created.
@@ -165,7 +166,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
 		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it has ended", c.State.ID)
 	}
-	f, err := facts.Read(c.State.Bundle, &bundle.Spec{})
+	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{})
 	if err != nil {
 		return nil, err
 	}

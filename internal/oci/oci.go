@@ -42,6 +42,8 @@ type CreateOptions struct {
 	Console func(master *os.File) error
 	// PreserveFDs passes the descriptors 3 .. 3+n-1 of this process on.
 	PreserveFDs int
+	// Host gives the host's facts; nil reads them.
+	Host facts.Host
 	// Detached lets another process Start the container, after this one has ended.
 	Detached bool
 }
@@ -113,7 +115,7 @@ func Plan(o CreateOptions) (*prog.Program, error) {
 // input gathers the compiler's input. With a state folder and Detached it makes the FIFOs; the function returned closes them.
 func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	nothing := func() {}
-	f, err := facts.Read(o.Bundle, o.Spec)
+	f, err := o.Host.Read(o.Bundle, o.Spec)
 	if err != nil {
 		return compile.Input{}, nothing, err
 	}

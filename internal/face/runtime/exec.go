@@ -14,6 +14,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/oci"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
@@ -56,6 +57,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err := parse(fs, argv, 1, -1); err != nil {
 		return 255, err
 	}
+	host := facts.Begin()
 	c, err := oci.Load(a.root, fs.Arg(0))
 	if err != nil {
 		return 255, err
@@ -68,7 +70,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 255, err
 	}
-	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve}
+	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve, Host: host}
 	var tty *foreground
 	if p.Terminal && f.consoleSocket == "" && !f.detach {
 		tty = &foreground{}

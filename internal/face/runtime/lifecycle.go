@@ -15,6 +15,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/oci"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -46,6 +47,7 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if f.noPivot {
 		return o, errdef.New(errdef.NotImplemented, "--no-pivot is not implemented by this version of dhow")
 	}
+	host := facts.Begin()
 	dir, err := filepath.Abs(f.bundle)
 	if err != nil {
 		return o, err
@@ -54,7 +56,7 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if err != nil {
 		return o, err
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, PreserveFDs: f.preserve}, nil
+	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, PreserveFDs: f.preserve, Host: host}, nil
 }
 
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {

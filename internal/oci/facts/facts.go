@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +19,31 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
-// Read returns the facts for one bundle; the caller adds its descriptors.
-func Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
+// Host is what is true of the machine whatever the bundle: a compile.Facts without the bundle's part.
+type Host func() (compile.Facts, error)
+
+// Begin starts to read the host's facts in the background, and returns what waits for them. It is for programs that have something else
+// to read meanwhile.
+func Begin() Host {
+	get := sync.OnceValues(host)
+	go get() // ends by itself after a few reads
+	return get
+}
+
+// Read returns the facts for one bundle; the caller adds its descriptors. A nil Host reads now.
+func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
+	if h == nil {
+		h = host
+	}
+	f, err := h()
+	if err != nil {
+		return f, err
+	}
+	f.Sources = sources(bundleDir, s)
+	return f, nil
+}
+
+func host() (compile.Facts, error) {
 	f := compile.Facts{Arch: runtime.GOARCH, LastCap: 40}
 	var un unix.Utsname
 	if err := unix.Uname(&un); err != nil {
@@ -34,11 +58,8 @@ func Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 	f.SysResource = holds(unix.CAP_SYS_RESOURCE)
 	f.NoFile = noFile()
 	var err error
-	if f.Cgroup, err = cgroup.Detect(); err != nil {
-		return f, err
-	}
-	f.Sources = sources(bundleDir, s)
-	return f, nil
+	f.Cgroup, err = cgroup.Detect()
+	return f, err
 }
 
 // sources looks at what bind mounts name. stat(2) follows symbolic links, as the mount itself will; the program fails if the

@@ -13,10 +13,16 @@ func link(p *prog.Program) *machine {
 		regs: make([]uintptr, max(p.Regs, 1)),
 		data: make([][]byte, len(p.Data)),
 	}
+	total := 0
+	for i := range p.Data {
+		total += room(len(p.Data[i].Bytes))
+	}
+	arena := make([]byte, total)
 	for i := range p.Data { // a copy: the program stays as it was compiled
-		size := max(len(p.Data[i].Bytes), 1)
-		m.data[i] = make([]byte, size)
+		n := len(p.Data[i].Bytes)
+		m.data[i] = arena[:max(n, 1)]
 		copy(m.data[i], p.Data[i].Bytes)
+		arena = arena[room(n):]
 	}
 	for i := range p.Data {
 		for _, r := range p.Data[i].Relocs {
@@ -32,6 +38,9 @@ func link(p *prog.Program) *machine {
 	m.low = make([]uintptr, widest+2)
 	return m
 }
+
+// room is what n bytes take: aligned for whatever structure they hold.
+func room(n int) int { return (max(n, 1) + 15) &^ 15 }
 
 func linkOne(in *prog.Ins, m *machine, i int) op {
 	o := op{kind: in.Op, host: in.Lane == prog.Host, out: uintptr(in.Out), errno: uintptr(in.Errno), next: in.Goto}

@@ -13,8 +13,16 @@ type Builder struct {
 	p      Program
 	lane   Lane
 	why    string
-	labels []int // instruction index of each label; -1 while unbound
+	labels []int  // instruction index of each label; -1 while unbound
+	arena  []byte // strings are cut from it, to allocate once for many
 }
+
+// The sizes that a program of a default container needs.
+const (
+	usualIns   = 640
+	usualData  = 640
+	usualBytes = 16 << 10
+)
 
 // Label is a place to jump to that may lie ahead.
 type Label int
@@ -45,11 +53,20 @@ func R(r Reg) Arg { return Arg{Kind: InReg, Val: int64(r)} }
 
 // Str lays a NUL-terminated string out. The caller has refused strings that contain NUL.
 func (b *Builder) Str(s string) Arg {
-	return b.Bytes(append([]byte(s), 0), quote(s))
+	n := len(s) + 1
+	if n > cap(b.arena)-len(b.arena) {
+		b.arena = make([]byte, 0, max(usualBytes, n))
+	}
+	at := len(b.arena)
+	b.arena = append(append(b.arena, s...), 0)
+	return b.Bytes(b.arena[at:at+n:at+n], quote(s))
 }
 
 // Bytes lays memory out; text is how it prints.
 func (b *Builder) Bytes(data []byte, text string) Arg {
+	if b.p.Data == nil {
+		b.p.Data = make([]Blob, 0, usualData)
+	}
 	b.p.Data = append(b.p.Data, Blob{Bytes: data})
 	return Arg{Kind: InData, Val: int64(len(b.p.Data) - 1), Text: text}
 }
@@ -80,6 +97,9 @@ func (b *Builder) Emit(in Ins) At {
 	in.Lane = b.lane
 	if in.Why == "" {
 		in.Why = b.why
+	}
+	if b.p.Ins == nil {
+		b.p.Ins = make([]Ins, 0, usualIns)
 	}
 	b.p.Ins = append(b.p.Ins, in)
 	return At{b, len(b.p.Ins) - 1}

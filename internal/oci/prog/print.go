@@ -1,7 +1,6 @@
 package prog
 
 import (
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 // then after # the note and, in brackets, the field that asked for it.
 func (p *Program) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
+	b.Grow(128 * len(p.Ins))
 	for i := range p.Ins {
 		p.line(&b, i)
 	}
@@ -41,9 +41,10 @@ func (p *Program) line(b *strings.Builder, i int) {
 	if in.Lane == Child {
 		lane = "child"
 	}
-	fmt.Fprintf(b, "%4d %s ", i, lane)
+	number := strconv.Itoa(i)
+	b.WriteString("    "[:max(0, 4-len(number))] + number + " " + lane + " ")
 	if in.Out != 0 {
-		fmt.Fprintf(b, "r%d = ", in.Out)
+		b.WriteString("r" + strconv.Itoa(int(in.Out)) + " = ")
 	}
 	p.body(b, in)
 	if len(in.Tolerate) > 0 {
@@ -55,11 +56,11 @@ func (p *Program) line(b *strings.Builder, i int) {
 			b.WriteString(errnoText(e))
 		}
 		if in.Goto != 0 {
-			fmt.Fprintf(b, "->%d", in.Goto)
+			b.WriteString("->" + strconv.Itoa(in.Goto))
 		}
 	}
 	if in.Undo != "" {
-		fmt.Fprintf(b, " undo rmdir(%q)", in.Undo)
+		b.WriteString(" undo rmdir(" + strconv.Quote(in.Undo) + ")")
 	}
 	if pad := start + 92 - b.Len(); pad > 0 && (in.Note != "" || in.Why != "") {
 		b.WriteString(strings.Repeat(" ", pad))
@@ -83,23 +84,23 @@ func (p *Program) body(b *strings.Builder, in *Ins) {
 	case Fork:
 		b.WriteString("fork(" + NamespaceFlags(in.Flags) + ")")
 	case Jump:
-		fmt.Fprintf(b, "jump %d", in.Goto)
+		b.WriteString("jump " + strconv.Itoa(in.Goto))
 	case Fail:
 		b.WriteString("fail " + errnoText(in.Errno))
 	case Keep:
 		b.WriteString("keep")
 		p.args(b, in)
 		for _, r := range in.Keep {
-			fmt.Fprintf(b, " r%d", r)
+			b.WriteString(" r" + strconv.Itoa(int(r)))
 		}
 	case Hook:
 		h := p.Hooks[in.Args[0].Val]
-		fmt.Fprintf(b, "hook %s %q", h.Kind, h.Path)
+		b.WriteString("hook " + h.Kind + " " + strconv.Quote(h.Path))
 	default:
 		b.WriteString(opName(in.Op))
 		p.args(b, in)
 		if in.Op == Expect && in.Goto != 0 {
-			fmt.Fprintf(b, " else %d", in.Goto)
+			b.WriteString(" else " + strconv.Itoa(in.Goto))
 		}
 	}
 }
