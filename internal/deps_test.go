@@ -232,6 +232,37 @@ func TestUnsafeStaysAtTheDoor(t *testing.T) {
 	}
 }
 
+// No external program touches a container's bytes: who starts processes at all is listed here, with what they start.
+func TestWhoExecutes(t *testing.T) {
+	starts := map[string]string{
+		"engine/container/keeper": "dhow-shim",
+		"face/cli":                "dhowd, credential helpers of the user",
+		"oci":                     "hooks of config.json",
+	}
+	all, _ := packages(t)
+	for pkg, files := range all {
+		if starts[pkg] != "" || strings.HasPrefix(pkg, "testkit/") || strings.HasPrefix(pkg, "bench") {
+			continue
+		}
+		for _, s := range files {
+			for _, imp := range imports(s) {
+				if imp == "os/exec" {
+					t.Errorf("%s/%s imports os/exec", pkg, s.name)
+				}
+			}
+			ast.Inspect(s.file, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					switch sel.Sel.Name {
+					case "StartProcess", "ForkExec", "Execve":
+						t.Errorf("%s/%s uses %s", pkg, s.name, sel.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
 func TestWidth(t *testing.T) {
 	all, fset := packages(t)
 	for pkg, files := range all {
