@@ -197,22 +197,20 @@ func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
 	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
-	flags := int64(o.set & (u.MS_RDONLY | u.MS_NOSUID | u.MS_NODEV | u.MS_NOEXEC)) // the first four have the same values in both calls
+	// mount(2) takes one call where the calls above take six, and there are many hierarchies. Its target is a name in the tmpfs that was
+	// just made and that we stand in: nothing of the container's is resolved. The four flags have the same values in both interfaces.
+	flags := int64(o.set & (u.MS_RDONLY | u.MS_NOSUID | u.MS_NODEV | u.MS_NOEXEC))
+	c.Call("", prog.SysFchdir, prog.R(top))
+	mount := func(kind, name, data string) {
+		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(name), prog.Imm(0o755, "0755"))
+		c.Call(name, prog.SysMount, c.Str(kind), c.Str(name), c.Str(kind), prog.Imm(flags, attrText(uint64(flags))), c.Str(data))
+	}
 	for _, h := range l.Controllers {
-		name := hierarchyName(h)
-		c.Call("", prog.SysMkdirat, prog.R(top), c.Str(name), prog.Imm(0o755, "0755"))
-		hfs := c.fsopen(name, "cgroup")
-		c.fsconfig(hfs, u.FSCONFIG_SET_STRING, "source", "cgroup", 0)
-		for _, n := range h.Names {
-			if k, v, named := strings.Cut(n, "="); named {
-				c.fsconfig(hfs, u.FSCONFIG_SET_FLAG, "none", "", 0)
-				c.fsconfig(hfs, u.FSCONFIG_SET_STRING, k, v, 0)
-			} else {
-				c.fsconfig(hfs, u.FSCONFIG_SET_FLAG, n, "", 0)
-			}
+		name, data := hierarchyName(h), strings.Join(h.Names, ",")
+		if strings.Contains(data, "=") {
+			data = "none," + data
 		}
-		fd := c.fsmount("", hfs, uint64(flags))
-		c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(top), c.Str(name), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+		mount("cgroup", name, data)
 		for _, n := range h.Names {
 			if n != name && !strings.Contains(n, "=") && len(h.Names) > 1 {
 				c.Call("", prog.SysSymlinkat, c.Str(name), prog.R(top), c.Str(n))
@@ -220,10 +218,9 @@ func (c mounter) cgroupMount(m specs.Mount, o options) error {
 		}
 	}
 	if l.Unified != "" {
-		c.Call("", prog.SysMkdirat, prog.R(top), c.Str("unified"), prog.Imm(0o755, "0755"))
-		fd := c.fsmount("unified", c.fsopen("", "cgroup2"), uint64(flags))
-		c.Call("", prog.SysMoveMount, prog.R(fd), c.Str(""), prog.R(top), c.Str("unified"), prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH, "F_EMPTY_PATH"))
+		mount("cgroup2", "unified", "")
 	}
+	c.Call("", prog.SysChdir, c.Str("/"))
 	if o.set&u.MOUNT_ATTR_RDONLY != 0 {
 		c.setAttr(top, false, u.MOUNT_ATTR_RDONLY, 0, 0)
 	}

@@ -236,11 +236,11 @@ func (c mounter) maskedPaths() error {
 	}
 	c.Why("linux.maskedPaths")
 	null := c.verifiedNull()
-	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
-	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
-	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
-	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
-	empty := c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
+	shared := c.in.Facts.atLeast(6, 15) // open_tree(2) clones a detached mount; before that each folder gets a file system of its own
+	empty := prog.Reg(0)
+	if shared {
+		empty = c.emptyFolder()
+	}
 	for i, p := range c.spec.Linux.MaskedPaths {
 		c.Why(field("linux.maskedPaths", i, ""))
 		next, folder := c.Label(), c.Label()
@@ -251,11 +251,24 @@ func (c mounter) maskedPaths() error {
 			prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH")).Else(folder, u.ENOTDIR, u.EINVAL)
 		c.Jump(next)
 		c.Bind(folder)
-		dir, _ := c.openTree("mask folder "+p, empty, "", false)
+		dir := empty
+		if shared {
+			dir, _ = c.openTree("mask folder "+p, empty, "", false)
+		} else {
+			dir = c.emptyFolder()
+		}
 		c.move(dir, target)
 		c.Bind(next)
 	}
 	return nil
+}
+
+func (c mounter) emptyFolder() prog.Reg {
+	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
+	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
 }
 
 // verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
