@@ -48,7 +48,7 @@ type app struct {
 // Main runs one command line (without the program's name) and returns its exit code.
 func Main(ctx context.Context, w IO, args []string) int {
 	a := &app{IO: w}
-	root := newRoot(a)
+	root := newRoot(a, called(args))
 	root.SetArgs(args)
 	root.SetOut(w.Stdout)
 	root.SetErr(w.Stderr)
