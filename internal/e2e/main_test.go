@@ -18,13 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
-// asProbe makes this test program act as a program inside a container (see probe_test.go); containers get it by a bind mount.
-const asProbe = "DHOW_E2E_PROBE"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProbe) != "" {
-		os.Exit(probe(os.Args[1:]))
-	}
 	code := m.Run()
 	if dir, err := storage.made(); err == nil && dir != "" {
 		os.RemoveAll(dir)
@@ -134,12 +128,14 @@ func whoami(t *testing.T, ns *os.File) {
 	}()
 }
 
-// self is this test program, to be mounted into containers.
-func self(t *testing.T) string {
+// probe builds the program that looks and tries from inside containers, which get it by a bind mount.
+func probe(t *testing.T) string {
 	t.Helper()
-	p, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	p := filepath.Join(t.TempDir(), "probe")
+	cmd := exec.Command("go", "build", "-o", p, "./testdata/probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the probe: %v\n%s", err, out)
 	}
 	return p
 }
@@ -156,12 +152,15 @@ func clients(t *testing.T) map[string]string {
 	return out
 }
 
-// eventually tries for a while.
-func eventually(t *testing.T, what string, ok func() bool) {
+// eventually tries for a while, and then says what it sees instead.
+func eventually(t *testing.T, what string, ok func() bool, instead ...func() string) {
 	t.Helper()
 	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > 15*time.Second {
-			t.Fatalf("%s: not within fifteen seconds", what)
+			for _, f := range instead {
+				what += ": " + f()
+			}
+			t.Fatalf("not within fifteen seconds: %s", what)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +26,8 @@ import (
 // mostScript is how long one script may take.
 const mostScript = 50 * time.Second
 
+var update = flag.Bool("update", false, "rewrite what scripts compare with")
+
 // TestScripts runs every script below testdata with each client, in a world of its own. A script whose first line is "# dhow only"
 // is about what docker's client does not have or says in other words.
 //
@@ -38,6 +41,7 @@ const mostScript = 50 * time.Second
 //	[!] outside ARGS...        run a program in the namespace beyond
 //	hosteventually PATTERN ARGS...  the same until the output matches
 //	[!] get host|outside URL   fetch a page from there; tries for 10 s, or once when it must not succeed
+//	udp host|outside ADDR      send datagrams from there until the echo answers
 //	engine kill|run|restart    the engine's life
 //	let NAME                   set $NAME to what the last command said, without the last newline
 //	clean                      remove all containers, then nothing may be left
@@ -78,7 +82,7 @@ func (t asT) Run(name string, f func(testscript.T)) { f(t) }
 
 func script(t *testing.T, w *world, file, program string) {
 	testscript.RunT(asT{t}, testscript.Params{
-		Files: []string{file}, Deadline: time.Now().Add(mostScript), RequireExplicitExec: true, RequireUniqueNames: true,
+		Files: []string{file}, Deadline: time.Now().Add(mostScript), UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			bin := filepath.Join(env.WorkDir, ".bin")
 			if err := os.Mkdir(bin, 0o755); err != nil {
@@ -93,10 +97,9 @@ func script(t *testing.T, w *world, file, program string) {
 			env.Setenv("REGISTRY", strings.TrimSuffix(bb, "/busybox:latest"))
 			env.Setenv("RUN_ROOT", w.RunRoot)
 			env.Setenv("CGROUP", w.Cgroup)
-			env.Setenv("SELF", self(t))
 			env.Setenv("HOST", netnsPath(w.Netns))
 			env.Setenv("OUTSIDE", netnsPath(w.outside))
-			env.Setenv("PROBE", asProbe+"=1")
+			env.Setenv("PROBE", probe(t))
 			env.Setenv("ALLCAPS", bounding(t))
 			env.Setenv("TERM", "xterm")
 			return nil
@@ -141,6 +144,7 @@ func words(t *testing.T, w *world) map[string]func(*testscript.TestScript, bool,
 		"hosteventually": until("nsenter", "--net="+netnsPath(w.Netns)),
 		"exits":          exits,
 		"get":            func(ts *testscript.TestScript, neg bool, args []string) { get(ts, w, neg, args[0], args[1]) },
+		"udp":            func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(w.ask(args[0], args[1])) },
 		"engine":         func(ts *testscript.TestScript, _ bool, args []string) { life(ts, w, args[0]) },
 		"let": func(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Setenv(args[0], strings.TrimSuffix(ts.ReadFile("stdout"), "\n"))
@@ -215,6 +219,30 @@ func (w *world) fetch(from, url string) (string, error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return string(b), err
+}
+
+// ask sends datagrams until one comes back.
+func (w *world) ask(from, addr string) error {
+	ns := w.Netns
+	if from == "outside" {
+		ns = w.outside
+	}
+	var c net.Conn
+	if err := netlink.Inside(ns, func() (err error) { c, err = net.Dial("udp", addr); return err }); err != nil {
+		return err
+	}
+	defer c.Close()
+	buf := make([]byte, 100)
+	var err error
+	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+		c.Write([]byte("ahoy"))
+		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		var n int
+		if n, err = c.Read(buf); err == nil && string(buf[:n]) == "echo ahoy" {
+			return nil
+		}
+	}
+	return fmt.Errorf("no answer from %s: %w", addr, err)
 }
 
 func life(ts *testscript.TestScript, w *world, verb string) {

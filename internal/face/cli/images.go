@@ -158,7 +158,9 @@ func cmdRmi(a *app, name string) *cobra.Command {
 			for _, n := range args {
 				var gone []image.DeleteResponse
 				if err := api.Delete(c.Context(), "/images/"+escapeRef(n), q, &gone); err != nil {
-					failed = append(failed, err)
+					if !force || !isMissing(err) { // with -f, what is gone is as wanted
+						failed = append(failed, err)
+					}
 					a.complain(err)
 				}
 				for _, g := range gone {
