@@ -182,7 +182,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	p, err := compile.Exec(compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f,
-		Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Procs: procFiles(c.State.Cgroups)})
+		Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: c.State.Cgroups})
 	if err != nil {
 		return nil, err
 	}
@@ -216,15 +216,6 @@ func differing(pid int) (uint64, error) {
 		}
 	}
 	return flags, nil
-}
-
-// procFiles are the cgroup.procs files of the folders, one a hierarchy.
-func procFiles(dirs []plan.Dir) []string {
-	var out []string
-	for _, d := range dirs {
-		out = append(out, filepath.Join(d.Path, "cgroup.procs"))
-	}
-	return out
 }
 
 // Signal sends a signal to the container's first process, or with all to every process in its cgroups.

@@ -24,7 +24,6 @@ import (
 
 // Create implements api.Containers.
 func (s *Service) Create(ctx context.Context, name, platform string, req container.CreateRequest) (container.CreateResponse, error) {
-	go s.Cgroups.Warm() // ends by itself: a start mostly follows at once
 	m := maker{s.core}
 	rec, img, err := m.draft(ctx, platform, req)
 	if err != nil {

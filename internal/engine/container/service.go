@@ -93,8 +93,6 @@ type Volumes interface {
 
 // Cgroups acts on control groups by their path below each hierarchy's root.
 type Cgroups interface {
-	// Warm makes the next move of a process into a cgroup fast; it may take 20 ms itself.
-	Warm()
 	// Destroy kills what is in it and removes it; an absent one is no error.
 	Destroy(ctx context.Context, path string) error
 	Pids(path string) ([]int, error)

@@ -62,7 +62,6 @@ func (c *core) start(ctx context.Context, u *unit, byUser bool) error {
 	// A client that hangs up must not leave half a start: from here on only the clock interrupts.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 	defer cancel()
-	go c.Cgroups.Warm() // ends by itself, long before the container's process joins its cgroups
 	l := &launch{c: c, u: u, rec: rec}
 	if err := l.do(ctx); err != nil {
 		return c.startFailed(u, byUser, err)
@@ -373,6 +372,7 @@ func (c *core) shimConfig(rec *api.Container) (wire.Config, error) {
 	}
 	return wire.Config{
 		ID: rec.ID, Bundle: c.runDir(rec.ID), RunDir: c.runDir(rec.ID), StateDir: c.stateDir(rec.ID), OCIRoot: c.ociRoot(),
+		Volatile: rec.HostConfig.AutoRemove, // nobody asks after a power loss how a container ended that is removed then
 		Terminal: rec.Config.Tty, Stdin: rec.Config.OpenStdin, StdinOne: rec.Config.StdinOnce, Log: log,
 		Height: uint16(rec.HostConfig.ConsoleSize[0]), Width: uint16(rec.HostConfig.ConsoleSize[1]),
 	}, nil

@@ -53,9 +53,6 @@ func (t Tree) Swap() bool {
 	return false
 }
 
-// Warm implements container.Cgroups.
-func (t Tree) Warm() { cgroup.Warm(t.Layout) }
-
 // Destroy implements container.Cgroups.
 func (t Tree) Destroy(ctx context.Context, path string) error {
 	dirs, err := plan.Dirs(t.Layout, path)

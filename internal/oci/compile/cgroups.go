@@ -13,8 +13,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 )
 
-// cgroups makes the container's cgroups and sets its limits in the host lane. What joins is the child itself, through
-// descriptors opened here: writing 0 to cgroup.procs moves the writer (cgroups(7)), and so no barrier is needed.
+// cgroups makes the container's cgroups and sets its limits in the host lane, and opens what the child joins them by.
 func (c cgroupLane) cgroups() error {
 	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, withDefaultRules(c.spec.Linux.Resources))
 	if err != nil {
@@ -44,15 +43,36 @@ func (c cgroupLane) cgroups() error {
 		case plan.Devices:
 			c.deviceProgram(s)
 		case plan.Join:
-			fd, _ := c.CallR("the child joins by it", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
-			c.procs = append(c.procs, fd)
-			c.keep = append(c.keep, fd)
+			// joined below, all at once
 		default:
 			return unsupported(s.Why + " (" + s.Kind.String() + ")")
 		}
 	}
 	w.close()
+	c.Why("linux.cgroupsPath")
+	c.openCgroups(dirs)
 	return nil
+}
+
+// openCgroups opens what the child joins its cgroups by. Moving a process (cgroup.procs) takes a lock of the kernel's whose first holder
+// waits for an RCU grace period, 5 to 20 ms; a thread that moves itself (tasks, v1) and a child born in its cgroup (clone3, v2) do not.
+func (c *compiler) openCgroups(dirs []plan.Dir) {
+	for _, d := range dirs {
+		file, flags, text := "/tasks", int64(u.O_WRONLY|u.O_CLOEXEC), "O_WRONLY|O_CLOEXEC"
+		switch {
+		case d.V2 && c.in.Facts.Clone3:
+			file, flags, text = "", pathFlags, pathText
+		case d.V2:
+			file = "/cgroup.procs"
+		}
+		fd, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(d.Path+file), prog.Imm(flags, text))
+		if file == "" {
+			c.into = fd
+			continue
+		}
+		c.tasks = append(c.tasks, fd)
+		c.keep = append(c.keep, fd)
+	}
 }
 
 // withDefaultRules appends the device rules that every container needs and every runtime adds: making nodes (inert without the right to
@@ -83,11 +103,11 @@ func withDefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
 	return &out
 }
 
-// joinCgroups is the child's half.
+// joinCgroups is the child's half: writing 0 moves the writer (cgroups(7)).
 func (c *compiler) joinCgroups() {
 	c.Why("linux.cgroupsPath")
 	zero := prog.Arg{}
-	for i, fd := range c.procs {
+	for i, fd := range c.tasks {
 		if i == 0 {
 			zero = c.Bytes([]byte("0"), `"0"`)
 		}

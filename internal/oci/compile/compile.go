@@ -24,6 +24,8 @@ type Facts struct {
 	Major, Minor int    // kernel version
 	LastCap      int    // highest capability number the kernel knows
 	SysResource  bool   // this process holds CAP_SYS_RESOURCE
+	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
+	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.
 	NoFile [2]uint64
 	Cgroup plan.Layout
@@ -59,7 +61,8 @@ type compiler struct {
 	emitter
 	in    Input
 	spec  *bundle.Spec
-	procs []prog.Reg // cgroup.procs files to join
+	tasks []prog.Reg // files by which the child joins its cgroups
+	into  prog.Reg   // the cgroup v2 folder that it is born in
 	keep  []prog.Reg // descriptors that the child needs until it parks
 	ns    namespaces
 	park  [2]prog.Reg // control and status of another process's release
@@ -150,8 +153,16 @@ func (c *compiler) hostLane() error {
 		c.keep = append(c.keep, c.sock[1])
 	}
 	c.Why("linux.namespaces")
-	c.Emit(prog.Ins{Op: prog.Clone, Flags: c.ns.cloneFlags() | u.SIGCHLD, Out: c.Reg(), Note: "the child; it shares nothing but descriptors"})
+	c.clone(c.ns.cloneFlags())
 	return nil
+}
+
+func (c *compiler) clone(flags uint64) {
+	in := prog.Ins{Op: prog.Clone, Flags: flags | u.SIGCHLD, Out: c.Reg(), Note: "the child; it shares nothing but descriptors"}
+	if c.into != 0 {
+		in.Args[0] = prog.R(c.into)
+	}
+	c.Emit(in)
 }
 
 func (c *compiler) socketpair() [2]prog.Reg {

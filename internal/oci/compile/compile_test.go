@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "rewrite the golden listings")
 
 // testFacts are a hybrid-cgroup host with a 6.18 kernel, unless a script says otherwise.
 func testFacts() Facts {
-	return Facts{
+	return Facts{Clone3: true,
 		Arch: "amd64", Major: 6, Minor: 18, LastCap: 40, Stdio: [3]int{7, 8, 9},
 		Cgroup: plan.Layout{Mode: plan.Hybrid, Controllers: []plan.Controller{
 			{Names: []string{"memory"}, Mount: "/sys/fs/cgroup/memory", Self: "/"}, {Names: []string{"pids"}, Mount: "/sys/fs/cgroup/pids", Self: "/"},

@@ -3,6 +3,7 @@ package compile
 import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
@@ -17,8 +18,7 @@ type ExecInput struct {
 	// Pidfd is a descriptor of the container's init; Namespaces are the clone flags of those it does not share with us.
 	Pidfd      int
 	Namespaces uint64
-	// Procs are the cgroup.procs files of the container's cgroups.
-	Procs []string
+	Cgroups    []plan.Dir
 }
 
 // Exec returns the Program that enters the container: one setns(2) for all its namespaces, a second clone into its PID
@@ -31,11 +31,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}}
 	c.Why("linux.cgroupsPath")
-	for _, p := range in.Procs {
-		r, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
-		c.procs = append(c.procs, r)
-		c.keep = append(c.keep, r)
-	}
+	c.openCgroups(in.Cgroups)
 	c.Why("")
 	init, _ := c.CallR("the container's init", prog.SysFcntl, prog.Imm(int64(in.Pidfd)), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(3))
 	c.keep = append(c.keep, init)
@@ -44,7 +40,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		c.sock = c.socketpair()
 		c.keep = append(c.keep, c.sock[1])
 	}
-	c.Emit(prog.Ins{Op: prog.Clone, Flags: u.SIGCHLD, Out: c.Reg(), Note: "the child"})
+	c.clone(0)
 	c.Lane(prog.Child)
 	c.execEnter(init, in.Namespaces)
 	if in.Process.Terminal {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/probe"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -57,6 +58,7 @@ func host() (compile.Facts, error) {
 	}
 	f.SysResource = holds(unix.CAP_SYS_RESOURCE)
 	f.NoFile = noFile()
+	f.Clone3 = probe.Clone3()
 	var err error
 	f.Cgroup, err = cgroup.Detect()
 	return f, err

@@ -44,6 +44,12 @@ type machine struct {
 	low         []uintptr
 	data        [][]byte
 	parks       bool // the program has a Park
+	clone       cloneArgs
+}
+
+// cloneArgs is struct clone_args of clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, signal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
 }
 
 // Messages on the status pipe: kind, index of the instruction, value.
@@ -57,11 +63,20 @@ const (
 // clone makes the child and runs the program in it from instruction start; in the parent it returns the child's PID.
 // Nothing between the clone and execve may allocate, lock, grow the stack or touch another goroutine's state.
 //
+// With a cgroup descriptor the child is born there (clone3(2), CLONE_INTO_CGROUP), which no lock of the kernel's delays.
+//
 //go:norace
 //go:noinline
-func clone(flags uintptr, m *machine, start int) (pid uintptr, err syscall.Errno) {
+func clone(flags, cgroup uintptr, m *machine, start int) (pid uintptr, err syscall.Errno) {
+	args := &m.clone
+	args.flags, args.signal = uint64(flags&^0xff)|cloneIntoCgroup, uint64(flags&0xff)
+	args.cgroup = uint64(cgroup)
 	beforeFork()
-	pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	if cgroup != 0 {
+		pid, _, err = syscall.RawSyscall(sysClone3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	} else {
+		pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
+	}
 	if err != 0 || pid != 0 {
 		afterFork()
 		return pid, err
@@ -243,7 +258,11 @@ func relocate(b []byte, at int, target []byte) {
 	*(*uint64)(unsafe.Pointer(&b[at])) = uint64(address(target))
 }
 
-const sysCloseRange = 436
+const (
+	sysCloseRange   = 436
+	sysClone3       = 435
+	cloneIntoCgroup = 0x200000000
+)
 
 //go:norace
 //go:nosplit

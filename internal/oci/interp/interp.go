@@ -77,7 +77,11 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 	r.ctl, r.status = ctl[1], status[0]
 	i, err := r.host(0)
 	if err == nil && i < len(p.Ins) {
-		pid, errno := clone(uintptr(p.Ins[i].Flags), r.m, i+1)
+		cgroup := uintptr(0)
+		if a := p.Ins[i].Args[0]; a.Kind == prog.InReg {
+			cgroup = r.m.regs[a.Val]
+		}
+		pid, errno := clone(uintptr(p.Ins[i].Flags), cgroup, r.m, i+1)
 		if errno != 0 {
 			err = &StepError{Index: i, Errno: errno}
 		}

@@ -80,7 +80,11 @@ func (p *Program) body(b *strings.Builder, in *Ins) {
 		b.WriteString(in.Sys.Name())
 		p.args(b, in)
 	case Clone:
-		b.WriteString("clone(" + NamespaceFlags(in.Flags) + ")")
+		b.WriteString("clone(" + NamespaceFlags(in.Flags))
+		if in.Args[0].Kind == InReg {
+			b.WriteString(", into cgroup r" + strconv.FormatInt(in.Args[0].Val, 10))
+		}
+		b.WriteByte(')')
 	case Fork:
 		b.WriteString("fork(" + NamespaceFlags(in.Flags) + ")")
 	case Jump:

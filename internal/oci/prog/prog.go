@@ -21,7 +21,7 @@ type Op uint8
 // The operations.
 const (
 	Syscall  Op = iota
-	Clone       // host: make the child with Flags; Out receives its PID
+	Clone       // host: make the child with Flags, in the cgroup v2 folder whose descriptor Args[0] is, where set; Out receives its PID
 	Store       // write register Args[0] into Args[1]'s data at offset Args[2] as 32 bits
 	Load        // Out = the 32 bits at Args[0]'s data, offset Args[1]
 	Expect      // unless the 32 bits at Args[0]'s data, offset Args[1], masked by Args[3], equal Args[2]: go to Goto, or with none fail with Errno
