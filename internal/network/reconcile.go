@@ -125,10 +125,18 @@ func (w reconciler) sweep() error {
 			mine[l.Name] = true
 		}
 	}
+	bridges := map[string]bool{}
+	for _, n := range w.nets {
+		bridges[n.Device] = n.Device != ""
+	}
 	w.mu.Unlock()
+	foreign := map[int]bool{} // bridges of others; another engine on this host names its links as we do
+	for _, l := range links {
+		foreign[l.Index] = l.Kind == "bridge" && !bridges[l.Name]
+	}
 	var orphans []int
 	for _, l := range links {
-		if l.Kind == "veth" && ownLink.MatchString(l.Name) && !mine[l.Name] {
+		if l.Kind == "veth" && ownLink.MatchString(l.Name) && !mine[l.Name] && !foreign[l.Master] {
 			orphans = append(orphans, l.Index)
 		}
 	}

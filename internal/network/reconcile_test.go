@@ -173,3 +173,20 @@ func TestWatch(t *testing.T) {
 		eventually(t, func() string { out, _ := call(nil, "127.0.0.1:8080"); return out }, "from "+web.Endpoints[0].Gateway4.String())
 	}
 }
+
+// TestTwoEngines: a second engine on the same host, with a bridge and a table of its own, leaves the first one's containers alone.
+func TestTwoEngines(t *testing.T) {
+	s := open(t, newMemory())
+	_, web := connect(t, s, Request{Endpoints: on("bridge"), Ports: []Port{{HostPort: 8080, ContainerPort: 80}}})
+	serve(t, web.Netns, "0.0.0.0:80")
+	other := open(t, newMemory(), func(c *Config) { c.Table, c.Bridge = "dhow2", "dhow9" })
+	id, box := connect(t, other, Request{Endpoints: on("bridge")})
+	must(t, other.Reconcile(context.Background(), []LiveContainer{{ID: id, Pid: process(t, box)}}))
+	must(t, s.host.AddVeth(netlink.Veth{Name: "dh00000000ff", Peer: "eth9", Netns: box.Netns})) // what a crash of either leaves
+	must(t, other.Reconcile(context.Background(), nil))
+	eventually(t, func() string { _, err := s.host.Link("dh00000000ff"); return fmt.Sprint(err != nil) }, "true")
+	if _, err := s.host.Link(web.Endpoints[0].HostLink); err != nil {
+		t.Error("the first engine's link:", err)
+	}
+	expect(t, "from "+web.Endpoints[0].Gateway4.String())(call(nil, "127.0.0.1:8080"))
+}
