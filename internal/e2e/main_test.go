@@ -86,6 +86,7 @@ func testImages(t *testing.T) map[string]*registry.Image {
 type world struct {
 	*harness.Engine
 	outside *os.File
+	fds     int // that the engine holds when it has an image and no containers
 }
 
 // start makes a world. The engine has the busybox image unless empty is asked for.
@@ -104,6 +105,10 @@ func full(t *testing.T, flags ...string) *world {
 	w.outside = w.Outside()
 	whoami(t, w.outside)
 	w.Dhow("pull", "-q", bb).OK()
+	w.Dhow("run", "--rm", bb, "true").OK()
+	w.fds = 1 << 20
+	time.Sleep(50 * time.Millisecond)
+	w.fds = w.idle()
 	return w
 }
 

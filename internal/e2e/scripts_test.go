@@ -91,6 +91,9 @@ func script(t *testing.T, w *world, file, program string) {
 			if err := os.Symlink(program, filepath.Join(bin, "client")); err != nil {
 				return err
 			}
+			if err := os.Symlink(w.Program("dhow-runtime"), filepath.Join(bin, "runtime")); err != nil {
+				return err
+			}
 			env.Vars = append(env.Vars, w.Env()...)
 			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			env.Setenv("BB", bb)
@@ -156,6 +159,9 @@ func words(t *testing.T, w *world) map[string]func(*testscript.TestScript, bool,
 			if l := w.Leaks(); len(l) > 0 {
 				ts.Fatalf("left behind:\n%s", strings.Join(l, "\n"))
 			}
+			if now, before := w.idle(), w.fds; now > before {
+				ts.Fatalf("the engine holds %d descriptors, %d before", now, before)
+			}
 		},
 	}
 }
@@ -171,6 +177,15 @@ func bounding(t *testing.T) string {
 }
 
 func netnsPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
+
+// idle is the least number of descriptors that the engine gets down to within a moment.
+func (w *world) idle() int {
+	least := w.FDs()
+	for start := time.Now(); time.Since(start) < 2*time.Second && least > w.fds; time.Sleep(20 * time.Millisecond) {
+		least = min(least, w.FDs())
+	}
+	return least
+}
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])

@@ -116,7 +116,7 @@ func TestTerminal(t *testing.T) {
 				name string
 				run  func(*testing.T, *world, string)
 			}{{"run", testRunTerminal}, {"detach", testDetach}, {"exec", testExecTerminal}, {"signals", testSignals}, {"progress", testProgress}} {
-				t.Run(c.name, func(t *testing.T) { c.run(t, &world{w.With(t), w.outside}, program) })
+				t.Run(c.name, func(t *testing.T) { c.run(t, &world{Engine: w.With(t), outside: w.outside}, program) })
 			}
 		})
 	}
