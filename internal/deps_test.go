@@ -64,7 +64,6 @@ func matches(pattern, pkg string) bool {
 type source struct {
 	pkg, name string
 	file      *ast.File
-	text      []byte
 }
 
 // packages parses every Go file of the module except tests, by folder.

@@ -64,9 +64,8 @@ type fake struct {
 	ctl    *os.File
 	report *os.File
 
-	mu    sync.Mutex
-	pids  []int
-	spent bool
+	mu   sync.Mutex
+	pids []int
 }
 
 func fakeCreate(o oci.CreateOptions) (Container, error) {

@@ -68,7 +68,7 @@ func cli(t *testing.T, sock, stdin string, args ...string) result {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(sock), "DOCKER_HOST=unix://" + sock, "DOCKER_CLI_HINTS=0"}
 	var out, errb bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errb
-	err = cmd.Run()
+	cmd.Run() // the exit code is in ProcessState
 	if ctx.Err() != nil {
 		t.Fatalf("docker %v hangs; stdout %q stderr %q", args, out.String(), errb.String())
 	}

@@ -11,27 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The parts of union bpf_attr we use (include/uapi/linux/bpf.h).
+// The parts of union bpf_attr we use (include/uapi/linux/bpf.h); what stays zero has no name.
 type (
 	attrLoad struct {
 		progType, insnCount uint32
 		insns, license      uint64
-		logLevel, logSize   uint32
-		logBuf              uint64
-		kernVersion, flags  uint32
+		_, _                uint32 // log_level, log_size
+		_                   uint64 // log_buf
+		_, _                uint32 // kern_version, prog_flags
 		name                [16]byte
 	}
 	attrAttach struct {
 		target, prog, attachType, flags, replace uint32
 	}
 	attrQuery struct {
-		target, attachType, flags, attachFlags uint32
-		ids                                    uint64
-		count                                  uint32
-		_                                      uint32
+		target, attachType, _, _ uint32 // query_flags, attach_flags
+		ids                      uint64
+		count, _                 uint32
 	}
 	attrByID struct {
-		id, next, flags uint32
+		id, _, _ uint32 // next_id, open_flags
 	}
 )
 

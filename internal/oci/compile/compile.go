@@ -192,7 +192,8 @@ func (c *compiler) hooks(kind string, list []specs.Hook) {
 func (c *compiler) createRuntimeHooks() error {
 	if h := c.spec.Hooks; h != nil {
 		c.Lane(prog.Host)
-		c.hooks("prestart", h.Prestart) //nolint:staticcheck // deprecated by the spec, still required of runtimes
+		//lint:ignore SA1019 the spec deprecates it and still requires it of runtimes
+		c.hooks("prestart", h.Prestart)
 		c.hooks("createRuntime", h.CreateRuntime)
 		c.Lane(prog.Child)
 	}

@@ -173,7 +173,8 @@ func checkManifest(m *ocispec.Manifest) error {
 func layerType(mt string) bool {
 	switch mt {
 	case ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
-		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, ocispec.MediaTypeImageLayerNonDistributableZstd, //nolint:staticcheck // still met in old images
+		//lint:ignore SA1019 the non-distributable types are still met in old images
+		ocispec.MediaTypeImageLayerNonDistributable, ocispec.MediaTypeImageLayerNonDistributableGzip, ocispec.MediaTypeImageLayerNonDistributableZstd,
 		DockerLayer, DockerLayerGzip, DockerLayerZstd, DockerForeignLayer:
 		return true
 	}

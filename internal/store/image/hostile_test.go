@@ -25,8 +25,7 @@ import (
 // one is an image with one layer made of these compressed bytes; diff is the tar its config promises.
 func one(t testing.TB, mediaType string, blob, diff []byte) *kit.Image {
 	t.Helper()
-	var img *kit.Image
-	img = kit.Build(t, kit.Spec{Edit: func(c *dockerspec.DockerOCIImage, m *ocispec.Manifest) {
+	img := kit.Build(t, kit.Spec{Edit: func(c *dockerspec.DockerOCIImage, m *ocispec.Manifest) {
 		c.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(diff)}
 		m.Layers = []ocispec.Descriptor{{MediaType: mediaType, Digest: digest.FromBytes(blob), Size: int64(len(blob))}}
 	}})
