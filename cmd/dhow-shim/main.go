@@ -53,8 +53,7 @@ func run(dir string) error {
 		return err
 	}
 	host := facts.Begin()
-	go bundle.Study() // done long before the engine has written the bundle
-	o := shim.Options{Create: func(o oci.CreateOptions) (shim.Container, error) {
+	o := shim.Options{Idle: bundle.Study, Create: func(o oci.CreateOptions) (shim.Container, error) {
 		o.Host = host
 		c, err := oci.Create(o)
 		if err != nil {
