@@ -196,7 +196,12 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 	if err != nil {
 		return nil, explain(p, err)
 	}
-	return process(r.Pid)
+	proc, err := process(r.Pid)
+	if err != nil { // no descriptor left: a process that nobody knows must not stay
+		r.Kill()
+		return nil, err
+	}
+	return proc, nil
 }
 
 // differing returns the clone flags of the namespaces that a process does not share with us.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -83,15 +84,20 @@ func (c *Container) poststop() error {
 	return c.runHooks("poststop", s.Hooks.Poststop)
 }
 
+// runHooks stops at the first that fails; of poststop hooks all run (runtime-spec, runtime.md, Lifecycle).
 func (c *Container) runHooks(kind string, list []specs.Hook) error {
+	var errs []error
 	for i, h := range list {
 		call := prog.HookCall{Kind: kind, Path: h.Path, Args: h.Args, Env: h.Env}
 		if h.Timeout != nil {
 			call.Timeout = *h.Timeout
 		}
 		if err := c.hook(call, c.State.Pid); err != nil {
-			return fmt.Errorf("hooks.%s[%d]: %w", kind, i, err)
+			errs = append(errs, fmt.Errorf("hooks.%s[%d]: %w", kind, i, err))
+			if kind != "poststop" {
+				break
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

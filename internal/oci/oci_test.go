@@ -511,6 +511,24 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// A poststop hook that fails is told of, and neither keeps the others from running nor the state in place.
+func TestPoststopHooksAllRun(t *testing.T) {
+	b := newBox(t)
+	mark := filepath.Join(b.dir, "mark")
+	check(t, json.Unmarshal([]byte(fmt.Sprintf(`{"hooks":{"poststop":[{"path":"/bin/false"},{"path":"/bin/touch","args":["touch",%q]}]}}`, mark)), b.spec))
+	c, out, err := b.create()
+	check(t, err)
+	check(t, c.Start())
+	wait(t, c.Init())
+	<-out.done
+	if err := c.Delete(true); err == nil || !strings.Contains(err.Error(), "hooks.poststop[0]") {
+		t.Errorf("delete: %v", err)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("the second hook did not run: %v", err)
+	}
+}
+
 func TestMemoryLimitCounts(t *testing.T) {
 	b := newBox(t, "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null")
 	limit := int64(64 << 20)
