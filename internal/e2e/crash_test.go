@@ -195,6 +195,9 @@ func TestRandomKills(t *testing.T) {
 	if testing.Short() {
 		rounds = 4
 	}
+	if n, err := strconv.Atoi(os.Getenv("DHOW_E2E_KILLS")); err == nil {
+		rounds = n
+	}
 	w := full(t)
 	seed := time.Now().UnixNano()
 	r := rand.New(rand.NewSource(seed))
@@ -203,6 +206,13 @@ func TestRandomKills(t *testing.T) {
 	for round := range rounds {
 		stop := w.work(app)
 		time.Sleep(time.Duration(r.Intn(400)) * time.Millisecond)
+		if r.Intn(3) == 0 { // a shim or two go first
+			for _, pid := range shims(w.RunRoot) {
+				if r.Intn(2) == 0 {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		}
 		w.Kill()
 		stop()
 		w.Run()
@@ -269,6 +279,14 @@ func (w *world) consistent(t *testing.T, round int) {
 			t.Errorf("round %d: %s is %s", round, id[:12], state)
 		}
 	}
+	for _, v := range strings.Fields(w.Dhow("volume", "ls", "-q").OK()) {
+		if v != "named" && w.Dhow("ps", "-aq", "--filter", "volume="+v).OK() == "" {
+			t.Errorf("round %d: nobody's volume %s is left", round, v)
+		}
+	}
+	if groups := cgroups(w.Cgroup); groups != len(running) {
+		t.Errorf("round %d: %d cgroups for %d running containers", round, groups, len(running))
+	}
 	if links := strings.Count(w.sh(t, "ip", "-o", "link", "show", "type", "veth"), "\n") - 1; links != len(running) {
 		t.Errorf("round %d: %d links for %d running containers", round, links, len(running))
 	}
@@ -283,6 +301,17 @@ func (w *world) sh(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
+// cgroups counts the most children that a parent has in any hierarchy.
+func cgroups(parent string) (most int) {
+	for _, pattern := range []string{"/sys/fs/cgroup" + parent, "/sys/fs/cgroup/*" + parent} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, d := range dirs {
+			most = max(most, len(names(d)))
+		}
+	}
+	return most
+}
+
 func names(dir string) (out []string) {
 	list, _ := os.ReadDir(dir)
 	for _, e := range list {
@@ -293,11 +322,12 @@ func names(dir string) (out []string) {
 	return out
 }
 
-func shims(runRoot string) (out []string) {
+func shims(runRoot string) (out []int) {
 	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range list {
 		if b, _ := os.ReadFile(p); strings.HasPrefix(string(b), "dhow-shim") && strings.Contains(string(b), runRoot) {
-			out = append(out, p)
+			pid, _ := strconv.Atoi(strings.Split(p, "/")[2])
+			out = append(out, pid)
 		}
 	}
 	return out

@@ -68,7 +68,7 @@ func TestDynamicPrograms(t *testing.T) {
 		"mkdir /etc/new && mv /etc/os-release /etc/new/ && ls /etc/new && mv /usr/bin/df /tmp/ && ls /tmp":           "os-release\ndf",
 		"touch /a; chown 12:34 /a; stat -c %u:%g /a; ln /a /b; stat -c %h /a; rm /a; stat -c %h /b":                  "12:34\n2\n1",
 		"rm -rf /etc/nsswitch.conf; ls /etc/nsswitch.conf 2>/dev/null || echo gone":                                  "gone",
-		`perl -e '$p = fork; if (!$p) { exit 3 } waitpid $p, 0; print $? >> 8, "\n"'`:                 "3",
+		`perl -e '$p = fork; if (!$p) { exit 3 } waitpid $p, 0; print $? >> 8, "\n"'`:                                "3",
 		`perl -e 'socket(S, 2, 1, 0) or die; bind(S, pack("SnA4x8", 2, 80, "\0\0\0\0")) or die $!; print "bound\n"'`: "bound",
 		"exec bash -lc 'echo $BASH_VERSION | cat >/dev/null; echo $((6*7)); ulimit -n | cat >/dev/null'":             "42",
 	} {

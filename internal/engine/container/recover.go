@@ -207,6 +207,9 @@ func (s *Recovery) sweepFolders(ctx context.Context, known func(string) bool) er
 			os.RemoveAll(s.stateDir(id))
 		}
 	}
+	if err := s.Volumes.Sweep(func(id string) bool { return known(id) || damaged[id] }); err != nil {
+		s.Log.Error("unowned volumes not removed", "err", err)
+	}
 	layers, err := s.Snapshots.List()
 	if err != nil {
 		return err

@@ -31,6 +31,13 @@ func (c *core) delete(ctx context.Context, u *unit, volumes bool) error {
 	u.mu.Unlock()
 	u.cancelRestart()
 	rec := u.rec.Load()
+	for _, m := range rec.Mounts {
+		if m.Anonymous && !volumes {
+			if err := c.Volumes.Keep(m.Name); err != nil {
+				return fmt.Errorf("remove container: %w", err)
+			}
+		}
+	}
 	if err := c.DB.Delete(bucket, u.id); err != nil {
 		return fmt.Errorf("remove container: %w", err)
 	}

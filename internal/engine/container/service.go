@@ -89,6 +89,10 @@ type Volumes interface {
 	Ensure(req volume.CreateRequest, holder string) (v volume.Volume, made bool, err error)
 	Hold(name, holder string)
 	Release(name, holder string, remove bool) error
+	// Keep lets an anonymous volume outlive its container.
+	Keep(name string) error
+	// Sweep removes what was made for containers that are not known.
+	Sweep(known func(container string) bool) error
 }
 
 // Cgroups acts on control groups by their path below each hierarchy's root.

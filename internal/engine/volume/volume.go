@@ -42,6 +42,13 @@ type Service struct {
 	mu      sync.Mutex // guards the maps and every change on disk
 	volumes map[string]volume.Volume
 	holders map[string]map[string]struct{} // volume name to container IDs
+	owners  map[string]string              // anonymous volume to the container it was made for, until somebody wants to keep it
+}
+
+// record is what the store holds.
+type record struct {
+	volume.Volume
+	Owner string `json:",omitempty"`
 }
 
 // Open reads the records and removes folders that have none.
@@ -49,13 +56,16 @@ func Open(root string, db *meta.DB, bus *event.Bus) (*Service, error) {
 	if err := os.MkdirAll(root, 0o701); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	s := &Service{root: root, db: db, events: bus, volumes: map[string]volume.Volume{}, holders: map[string]map[string]struct{}{}}
+	s := &Service{root: root, db: db, events: bus, volumes: map[string]volume.Volume{}, holders: map[string]map[string]struct{}{}, owners: map[string]string{}}
 	err := db.Each(bucket, func(key string, raw []byte) error {
-		var v volume.Volume
-		if err := meta.Decode(bucket, key, raw, &v); err != nil {
+		var r record
+		if err := meta.Decode(bucket, key, raw, &r); err != nil {
 			return err
 		}
-		s.volumes[key] = v
+		s.volumes[key] = r.Volume
+		if r.Owner != "" {
+			s.owners[key] = r.Owner
+		}
 		return nil
 	})
 	if err != nil {
@@ -92,8 +102,9 @@ func (s *Service) Ensure(req volume.CreateRequest, holder string) (v volume.Volu
 	if req.ClusterVolumeSpec != nil {
 		return v, false, errdef.New(errdef.NotImplemented, "cluster volumes are not implemented")
 	}
-	labels := maps.Clone(req.Labels)
+	labels, owner := maps.Clone(req.Labels), ""
 	if req.Name == "" {
+		owner = holder
 		req.Name = id.New()
 		if labels == nil {
 			labels = map[string]string{}
@@ -113,17 +124,20 @@ func (s *Service) Ensure(req volume.CreateRequest, holder string) (v volume.Volu
 		Name: req.Name, Driver: "local", Labels: labels, Options: nil, Scope: "local",
 		CreatedAt: time.Now().Format(time.RFC3339), Mountpoint: filepath.Join(s.root, req.Name, "_data"),
 	}
-	if err := s.make(v); err != nil {
+	if err := s.make(record{v, owner}); err != nil {
 		return volume.Volume{}, false, fmt.Errorf("create volume %s: %w", req.Name, err)
 	}
 	s.volumes[v.Name] = v
+	if owner != "" {
+		s.owners[v.Name] = owner
+	}
 	s.hold(v.Name, holder)
 	s.events.Publish(events.VolumeEventType, events.ActionCreate, v.Name, map[string]string{"driver": "local"})
 	return v, true, nil
 }
 
 // make puts the folder on disk before the record: a crash between leaves a folder that Open removes.
-func (s *Service) make(v volume.Volume) (err error) {
+func (s *Service) make(v record) (err error) {
 	dir := filepath.Join(s.root, v.Name)
 	defer func() {
 		if err != nil {
@@ -178,6 +192,33 @@ func (s *Service) Release(name, holder string, remove bool) error {
 		return nil
 	}
 	return s.remove(name)
+}
+
+// Keep lets an anonymous volume outlive the container it was made for. It comes before the container's record goes.
+func (s *Service) Keep(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, owned := s.owners[name]; !owned {
+		return nil
+	}
+	if err := s.db.Put(bucket, name, record{Volume: s.volumes[name]}); err != nil {
+		return fmt.Errorf("keep volume %s: %w", name, err)
+	}
+	delete(s.owners, name)
+	return nil
+}
+
+// Sweep removes the anonymous volumes of containers that nobody knows: a crash came in the middle of their creation or removal.
+func (s *Service) Sweep(known func(container string) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for name, owner := range maps.Clone(s.owners) {
+		if !known(owner) && len(s.holders[name]) == 0 {
+			errs = append(errs, s.remove(name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // List implements api.Volumes.
@@ -248,6 +289,7 @@ func (s *Service) remove(name string) error {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	delete(s.volumes, name)
+	delete(s.owners, name)
 	s.events.Publish(events.VolumeEventType, events.ActionDestroy, name, map[string]string{"driver": "local"})
 	return s.removeFolder(name)
 }

@@ -95,3 +95,39 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("remove none by force: %v", err)
 	}
 }
+
+// TestSweep tells what a crash left from what somebody chose to keep.
+func TestSweep(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	s, db := open(t, dir)
+	ensure := func(container string) string {
+		t.Helper()
+		v, _, err := s.Ensure(volume.CreateRequest{}, container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Name
+	}
+	orphan, kept, owned, loose := ensure("gone"), ensure("gone"), ensure("here"), ensure("")
+	if err := s.Keep(kept); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(ctx, volume.CreateRequest{Name: "named"}); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+
+	s, db = open(t, dir)
+	defer db.Close()
+	if err := s.Sweep(func(container string) bool { return container == "here" }); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{orphan: false, kept: true, owned: true, loose: true, "named": true} {
+		if _, err := s.Inspect(ctx, name); (err == nil) != want {
+			t.Errorf("%s: there is %v, want %v", name, err == nil, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "volumes", orphan)); !os.IsNotExist(err) {
+		t.Errorf("the orphan's folder: %v", err)
+	}
+}
