@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,6 +90,7 @@ func (c *Container) releaseParked() error {
 	if _, err := ctl.Write([]byte{1}); err != nil {
 		return fmt.Errorf("start container %s: %w", c.State.ID, err)
 	}
+	os.Remove(filepath.Join(c.dir(), state.Parked)) // before the FIFOs, by which a starter that died in between is found out
 	index, errno, failed := interp.ReadReport(stat)
 	os.Remove(stat.Name())
 	os.Remove(ctl.Name())
@@ -127,13 +129,26 @@ func (c *Container) Status() (state.Status, error) {
 	if !c.State.Alive() {
 		return state.Stopped, nil
 	}
-	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil {
+	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil && !c.released() {
 		return state.Created, nil
 	}
 	if frozen, err := cgroup.Frozen(c.State.Cgroups); err == nil && frozen {
 		return state.Paused, nil
 	}
 	return state.Running, nil
+}
+
+// released tells whether a container that another process was to start has been, though its starter died before it could say so: a parked
+// child holds its FIFO open, one that called execve does not.
+func (c *Container) released() bool {
+	if c.running != nil {
+		return false
+	}
+	fd, err := unix.Open(filepath.Join(c.dir(), state.ParkCtl), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, unix.ENXIO)
 }
 
 // Spec returns the config the container was made from.
@@ -225,13 +240,16 @@ func differing(pid int) (uint64, error) {
 
 // Signal sends a signal to the container's first process, or with all to every process in its cgroups.
 func (c *Container) Signal(sig syscall.Signal, all bool) error {
+	if all && sig == syscall.SIGKILL {
+		return cgroup.Kill(c.State.Cgroups) // by the kernel, or again until nobody is left: nothing that forks meanwhile escapes
+	}
 	if all {
 		pids, err := cgroup.Pids(c.State.Cgroups)
 		if err != nil {
 			return err
 		}
 		for _, pid := range pids {
-			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := c.signalMember(pid, sig); err != nil {
 				return fmt.Errorf("signal process %d: %w", pid, err)
 			}
 		}
@@ -249,6 +267,31 @@ func (c *Container) Signal(sig syscall.Signal, all bool) error {
 		return fmt.Errorf("signal container %s: %w", c.State.ID, err)
 	}
 	return nil
+}
+
+// signalMember signals one process of the container's cgroups. The PID is looked up again once a pidfd pins it, so that a process of the
+// host that got the number meanwhile is left alone.
+func (c *Container) signalMember(pid int, sig syscall.Signal) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer unix.Close(fd)
+	now, err := cgroup.Pids(c.State.Cgroups)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(now, pid) {
+		return nil
+	}
+	return ignoreGone(unix.PidfdSendSignal(fd, sig, nil, 0))
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
 }
 
 // Pause freezes every process of the container.

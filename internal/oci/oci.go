@@ -156,10 +156,6 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, state.Parked), nil, 0o600); err != nil {
 		return err
 	}
-	stored := make(chan error, 1)
-	go func() { // printing takes as long as the child needs for a good part of the program
-		stored <- os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
-	}()
 	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
 	if err != nil {
 		return err
@@ -171,6 +167,10 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}
+	stored := make(chan error, 1)
+	go func() { // printing takes as long as the child needs for a good part of the program
+		stored <- os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
+	}()
 	env := interp.Env{Hook: c.hook, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)

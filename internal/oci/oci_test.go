@@ -392,6 +392,12 @@ func TestDetachedAcrossProcesses(t *testing.T) {
 	if out, err := runtime("start", b.id); err == nil {
 		t.Errorf("starting it twice: %s", out)
 	}
+	// A starter that was killed right after it released the container leaves the marker and the FIFO; the container runs all the same.
+	check(t, os.WriteFile(filepath.Join(b.root, b.id, state.Parked), nil, 0o600))
+	check(t, unix.Mkfifo(filepath.Join(b.root, b.id, state.ParkCtl), 0o600))
+	if s := must("state", b.id); !strings.Contains(s, `"status": "running"`) {
+		t.Errorf("state after its starter was killed: %s", s)
+	}
 	if out, err := runtime("exec", b.id, "nothing"); err == nil || err.(*exec.ExitError).ExitCode() != 127 {
 		t.Errorf("exec of nothing: %v %s", err, out)
 	}

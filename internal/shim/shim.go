@@ -175,7 +175,11 @@ func (s *Shim) supervise(chld <-chan os.Signal) {
 			unborn.Stop()
 			ended = c.ended
 		case <-ended:
-			s.life.Lock() // a start or exec in progress comes to its end first, in error
+			// A start or exec in progress comes to its end first, in error. An exec that somebody in a shared PID namespace stopped
+			// (SIGSTOP before its execve) would never: it is killed.
+			stuck := time.AfterFunc(s.cfg.Grace, func() { s.ctr.Signal(syscall.SIGKILL, true) })
+			s.life.Lock()
+			stuck.Stop()
 			defer s.life.Unlock()
 			select {
 			case err := <-s.quit: // a failed start: init ended because of it

@@ -389,7 +389,7 @@ func TestSlowClient(t *testing.T) {
 		if n += len(p); n > 2_000_000 && n < 2_070_000 {
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n > 2_400_000 && n < 2_470_000 { // the process has written all, the client has not read all
+		if n > 2_600_000 && n < 2_670_000 { // the process has written all, the client has not read all
 			if e := r.wait(); e.Code != 0 {
 				t.Errorf("%+v", e)
 			}

@@ -200,6 +200,7 @@ func (c process) identity(keep bool) {
 	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
 	c.Call("", prog.SysSetresgid, gid, gid, gid)
 	c.Call("", prog.SysSetresuid, uid, uid, uid)
+	c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	if keep {
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(0), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}

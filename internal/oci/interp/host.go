@@ -143,7 +143,7 @@ func (r *Running) closeHostRegs() {
 
 func opens(s prog.Sys) bool {
 	switch s {
-	case prog.SysOpenat, prog.SysOpenat2, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl:
+	case prog.SysOpenat, prog.SysOpenat2, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl, prog.SysBpf:
 		return true
 	}
 	return false
