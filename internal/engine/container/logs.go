@@ -10,12 +10,24 @@ import (
 	"strconv"
 
 	"github.com/docker/go-units"
+	"github.com/moby/moby/api/types/container"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/shim/logfile"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 )
+
+// logConfig reads --log-driver and --log-opt.
+func logConfig(in container.LogConfig, path string) (wire.LogConfig, error) {
+	out := wire.LogConfig{Driver: in.Type, Path: path, MaxSize: 10 << 20, MaxFiles: 3}
+	switch in.Type {
+	case "json-file", "none":
+	default:
+		return out, errdef.New(errdef.NotImplemented, "HostConfig.LogConfig.Type %q is not implemented: use json-file or none", in.Type)
+	}
+	return out, logOptions(in.Config, &out)
+}
 
 func logOptions(opts map[string]string, out *wire.LogConfig) error {
 	for _, k := range slices.Sorted(maps.Keys(opts)) {

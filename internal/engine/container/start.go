@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -397,15 +396,4 @@ func (s *Service) Restart(ctx context.Context, ref, signal string, timeout *int)
 	}
 	s.event(u.rec.Load(), events.ActionRestart, nil)
 	return nil
-}
-
-// logConfig reads --log-driver and --log-opt.
-func logConfig(in container.LogConfig, path string) (wire.LogConfig, error) {
-	out := wire.LogConfig{Driver: in.Type, Path: path, MaxSize: 10 << 20, MaxFiles: 3}
-	switch in.Type {
-	case "json-file", "none":
-	default:
-		return out, errdef.New(errdef.NotImplemented, "HostConfig.LogConfig.Type %q is not implemented: use json-file or none", in.Type)
-	}
-	return out, logOptions(in.Config, &out)
 }
