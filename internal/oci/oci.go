@@ -263,7 +263,11 @@ func explain(p *prog.Program, err error) error {
 	if hint := hintFor(in, step.Errno); hint != "" {
 		text += " (" + hint + ")"
 	}
-	return errdef.New(kindOf(step.Errno), "%s [instruction %d of the program]", text, step.Index)
+	kind := kindOf(step.Errno)
+	if in.Op == prog.Fail {
+		kind = errdef.InvalidArgument // the config asked for it
+	}
+	return errdef.New(kind, "%s [instruction %d of the program]", text, step.Index)
 }
 
 func kindOf(e syscall.Errno) errdef.Kind {
@@ -308,6 +312,8 @@ func objectOf(p *prog.Program, i int) string {
 
 func hintFor(in *prog.Ins, e syscall.Errno) string {
 	switch {
+	case in.Op == prog.Fail:
+		return "" // its note says it all
 	case e == interp.Lost:
 		return "the process was killed before it was ready; is its memory limit too small?"
 	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:

@@ -420,10 +420,23 @@ func TestFailuresUndoAll(t *testing.T) {
 		{"missing bind source", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, mount("/mnt", "/nowhere", "rbind"))
 		}, errdef.InvalidArgument, "mounts[5].source: /nowhere: no such file or directory"},
-		{"unknown file system", func(b *box) { b.spec.Mounts[0].Type = "nofs" }, errdef.System, "mounts[0]: fsopen mount nofs on /proc: no such device"},
+		{"unknown file system", func(b *box) { b.spec.Mounts[3].Type = "nofs" }, errdef.System, "mounts[3]: fsopen mount nofs on /sys: no such device"},
 		{"bad mount option", func(b *box) { b.spec.Mounts[1].Options = []string{"mode=banana"} }, errdef.InvalidArgument, "mounts[1]"},
 		{"missing namespace", func(b *box) { b.spec.Linux.Namespaces[2].Path = "/nowhere" }, errdef.InvalidArgument, "linux.namespaces[2].path: openat"},
 		{"missing root", func(b *box) { b.spec.Root.Path = "norootfs" }, errdef.InvalidArgument, "root.path: openat root file system: no such file or directory"},
+		{"volume over /proc", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, mount("/proc", "/tmp", "rbind"))
+		}, errdef.InvalidArgument, "mounts[5]: /proc lies inside the container's /proc"},
+		{"volume inside /proc", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, mount("/proc/sys", "/tmp", "rbind"))
+		}, errdef.InvalidArgument, "mounts[5]: /proc/sys lies inside the container's /proc"},
+		{"volume inside /proc by a symbolic link", func(b *box) {
+			check(b.t, os.Symlink("/proc/self", filepath.Join(b.rootfs(), "innocent")))
+			b.spec.Mounts = append(b.spec.Mounts, mount("/innocent/attr", "/tmp", "rbind"))
+		}, errdef.InvalidArgument, "mounts[5]: /innocent/attr lies inside the container's /proc"},
+		{"tmpfs inside /proc", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/proc/sys", Type: "tmpfs", Source: "tmpfs"})
+		}, errdef.InvalidArgument, "mounts[5].destination: /proc/sys lies inside"},
 		{"mount over a file", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, mount("/bin/busybox/x", "/tmp", "rbind"))
 		}, errdef.InvalidArgument, "mounts[5]"},

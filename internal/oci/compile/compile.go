@@ -40,7 +40,10 @@ type Facts struct {
 }
 
 // Source is what a bind mount's source is.
-type Source struct{ Dir bool }
+type Source struct {
+	Dir  bool
+	Proc bool // it lies on a procfs
+}
 
 func (f *Facts) atLeast(major, minor int) bool {
 	return f.Major > major || f.Major == major && f.Minor >= minor

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -171,6 +172,8 @@ func (c mounter) mount(name string, m specs.Mount, o options) error {
 		return c.bindMount(name, m, o)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return c.cgroupMount(m, o)
+	case m.Type != "proc" && strings.HasPrefix(path.Clean("/"+m.Destination)+"/", "/proc/") && !overProc(m.Destination):
+		return invalid(name+".destination", "%s lies inside the container's /proc, which nothing may cover", m.Destination)
 	case m.Type == "":
 		return invalid(name+".type", "is empty and no bind option is given")
 	}
@@ -215,8 +218,33 @@ func (c mounter) bindMount(name string, m specs.Mount, o options) error {
 	if o.propagation != 0 {
 		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
 	}
-	c.attach(m.Destination, fd, what.Dir)
+	target := c.ensure(m.Destination, what.Dir)
+	if !what.Proc && !overProc(m.Destination) {
+		c.expectNotProc(m.Destination, target)
+	}
+	c.move(fd, target)
 	return nil
+}
+
+// overProc lists the files of /proc that may be covered: they only tell something, and lxcfs gives containers their own.
+func overProc(dest string) bool {
+	switch path.Clean("/" + dest) {
+	case "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
+		"/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled":
+		return true
+	}
+	return false
+}
+
+// expectNotProc fails the program when a mount would cover procfs, by its name or by a symbolic link of the image's: what is masked and
+// read-only there would come back, and writes meant for the kernel would go into a file of the container's.
+func (c mounter) expectNotProc(dest string, target prog.Reg) {
+	ok := c.Label()
+	st := c.Bytes(make([]byte, 120), "&statfs")
+	c.Call("", prog.SysFstatfs, prog.R(target), st)
+	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{st, prog.Imm(0), prog.Imm(u.PROC_SUPER_MAGIC, "PROC_SUPER_MAGIC"), prog.Imm(0xffffffff)}}).Otherwise(ok)
+	c.Emit(prog.Ins{Op: prog.Fail, Errno: u.EPERM, Note: dest + " lies inside the container's /proc, which nothing may cover"})
+	c.Bind(ok)
 }
 
 // pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.

@@ -78,7 +78,9 @@ func sources(bundleDir string, s *bundle.Spec) map[string]compile.Source {
 		}
 		var st unix.Stat_t
 		if unix.Stat(p, &st) == nil {
-			out[p] = compile.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}
+			var fs unix.Statfs_t
+			proc := unix.Statfs(p, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+			out[p] = compile.Source{Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, Proc: proc}
 		}
 	}
 	return out
