@@ -2,11 +2,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/dhow-containers/dhow/internal/bench"
 )
@@ -25,7 +28,9 @@ func main() {
 	if *only != "" {
 		o.Only = strings.Split(*only, ",")
 	}
-	r, err := bench.Run(o)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r, err := bench.Run(ctx, o)
 	if r != nil && *asJSON {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", "  ")

@@ -6,6 +6,7 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,13 +79,15 @@ type trial struct {
 // bench is one run.
 type bench struct {
 	Options
+	ctx    context.Context
 	dir    string
 	report Report
 	undo   []func()
 }
 
-// Run measures. What could not be measured stands in the report as a note; an error means that dhow itself could not be.
-func Run(o Options) (_ *Report, err error) {
+// Run measures until ctx ends, and then only removes what it made. What could not be measured stands in the report as a note; an error
+// means that dhow itself could not be, or not in time.
+func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("measure containers: needs root")
 	}
@@ -97,7 +100,7 @@ func Run(o Options) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{Options: o, dir: dir}
+	b := &bench{Options: o, ctx: ctx, dir: dir}
 	b.onEnd(func() { os.RemoveAll(dir) })
 	b.onEnd(func() { removeCgroups(cgroupTop) })
 	defer b.end()
@@ -113,7 +116,7 @@ func Run(o Options) (_ *Report, err error) {
 		{[]string{"engine-bridge", "engine-host", "engine-none", "engine-100", "engine-exec", "engine-stop", "engine-rm", "memory-engine", "memory-shim"}, b.engines},
 		{[]string{"disk"}, b.disk},
 	} {
-		if !slices.ContainsFunc(part.cases, b.wanted) {
+		if !slices.ContainsFunc(part.cases, b.wanted) || ctx.Err() != nil {
 			continue
 		}
 		if err := part.do(); err != nil {
@@ -121,6 +124,9 @@ func Run(o Options) (_ *Report, err error) {
 		}
 	}
 	b.report.Load[1] = load()
+	if err := context.Cause(ctx); err != nil {
+		return &b.report, fmt.Errorf("not all was measured: %w", err)
+	}
 	return &b.report, nil
 }
 
@@ -164,7 +170,7 @@ func (b *bench) absent(format string, args ...any) {
 
 // try measures a case: one round that does not count, then n rounds in which every contender has its turn.
 func (b *bench) try(t trial) {
-	if !b.wanted(t.name) {
+	if !b.wanted(t.name) || b.ctx.Err() != nil {
 		return
 	}
 	n := t.n
@@ -179,6 +185,9 @@ func (b *bench) try(t trial) {
 			s.Contender = c.name
 			if s.Note != "" {
 				continue
+			}
+			if b.ctx.Err() != nil {
+				return
 			}
 			v, err := c.measure()
 			switch {

@@ -31,10 +31,23 @@ type client struct {
 	program string
 	env     []string
 	at      *host
+	spawn   spawn    // nil: locally
+	global  []string // flags before the command
+	run     []string // flags of every run
+	remove  []string // flags of rm that end a running container at once
+	broken  error    // why it cannot be measured
 }
 
 func (c *client) do(args ...string) (outcome, error) {
-	return locally(job{Args: append([]string{c.program}, args...), Env: c.env})
+	line := append(append([]string{c.program}, c.global...), args[0])
+	if args[0] == "run" {
+		line = append(line, c.run...)
+	}
+	j := job{Args: append(line, args[1:]...), Env: c.env}
+	if c.spawn != nil {
+		return c.spawn(j)
+	}
+	return locally(j)
 }
 
 func (c *client) time(args ...string) (float64, error) {
@@ -44,7 +57,7 @@ func (c *client) time(args ...string) (float64, error) {
 
 func (b *bench) newClient(name, program string, h *host) *client {
 	at := "unix://" + h.socket
-	return &client{name: name, program: program, at: h, env: []string{"DOCKER_HOST=" + at, "DHOW_HOST=" + at, "DOCKER_CONFIG=" + filepath.Join(b.dir, "client")}}
+	return &client{name: name, program: program, at: h, remove: []string{"-f"}, env: []string{"DOCKER_HOST=" + at, "DHOW_HOST=" + at, "DOCKER_CONFIG=" + filepath.Join(b.dir, "client")}}
 }
 
 // startDhow starts dhowd.
@@ -89,8 +102,8 @@ func find(name, search string) string {
 	return ""
 }
 
-// start runs an engine in a new network namespace, with a registry beside it.
-func (b *bench) start(name string, command func(*host) *exec.Cmd) (*host, error) {
+// newHost makes a folder and a network namespace with the registry in it.
+func (b *bench) newHost(name string) (*host, error) {
 	h := &host{name: name, dir: filepath.Join(b.dir, name)}
 	h.socket, h.log = h.dir+"/sock", h.dir+"/log"
 	if err := os.Mkdir(h.dir, 0o700); err != nil {
@@ -104,7 +117,13 @@ func (b *bench) start(name string, command func(*host) *exec.Cmd) (*host, error)
 	if err := h.loopback(); err != nil {
 		return nil, err
 	}
-	if err := b.serve(h); err != nil {
+	return h, b.serve(h)
+}
+
+// start runs an engine in a new network namespace, with a registry beside it.
+func (b *bench) start(name string, command func(*host) *exec.Cmd) (*host, error) {
+	h, err := b.newHost(name)
+	if err != nil {
 		return nil, err
 	}
 	out, err := os.Create(h.log)
@@ -114,6 +133,7 @@ func (b *bench) start(name string, command func(*host) *exec.Cmd) (*host, error)
 	defer out.Close()
 	cmd := command(h)
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C must leave it to remove containers
 	if err := netlink.Inside(h.netns, cmd.Start); err != nil {
 		return nil, err
 	}
@@ -189,6 +209,7 @@ func (c *client) pull() error {
 func (c *client) removeAll() {
 	o, err := c.do("ps", "-aq")
 	if ids := strings.Fields(o.Out); err == nil && len(ids) > 0 {
-		c.do(append([]string{"rm", "-f"}, ids...)...)
+		c.do(append(append([]string{"rm"}, c.remove...), ids...)...)
 	}
+	c.settle()
 }

@@ -118,7 +118,12 @@ func (b *bench) memoryEngine(clients []*client) {
 	time.Sleep(idle)
 	var list []contender
 	for _, c := range distinct(clients) {
-		list = append(list, contender{c.at.name, func() (float64, error) { return pss(tree(c.at.pid)...) }})
+		list = append(list, contender{c.at.name, func() (float64, error) {
+			if c.at.pid == 0 {
+				return 0, fmt.Errorf("%s has no engine", c.at.name)
+			}
+			return pss(tree(c.at.pid)...)
+		}})
 	}
 	b.try(trial{name: "memory-engine", what: "PSS of the engine (docker: with its containerd), idle, one image, no container", unit: "MiB", n: 1, targets: []Target{{Most: 25}}, contenders: list})
 }
@@ -129,21 +134,22 @@ func (b *bench) memoryShim(clients []*client) {
 		return
 	}
 	time.Sleep(idle)
+	shim := map[string]string{"dhow": "dhow-shim", "docker": "containerd-shim", "podman": "conmon"}
 	var list []contender
 	for _, c := range distinct(clients) {
 		list = append(list, contender{c.at.name, func() (float64, error) {
-			pids := naming("dhow-shim", c.at.dir)
-			if c.at.name == "docker" {
-				pids = naming("containerd-shim", c.at.dir)
+			if c.broken != nil {
+				return 0, c.broken
 			}
+			pids := naming(shim[c.at.name], c.at.dir)
 			if len(pids) == 0 {
-				return 0, fmt.Errorf("no shim found")
+				return 0, fmt.Errorf("no %s found", shim[c.at.name])
 			}
 			sum, err := pss(pids...)
 			return sum / float64(len(pids)), err
 		}})
 	}
-	b.try(trial{name: "memory-shim", what: "PSS of one shim, idle", unit: "MiB", n: 1, targets: []Target{{Most: 3}}, contenders: list})
+	b.try(trial{name: "memory-shim", what: "PSS of one shim (podman: conmon), idle", unit: "MiB", n: 1, targets: []Target{{Most: 3}}, contenders: list})
 }
 
 // distinct keeps one client of each engine.
@@ -180,6 +186,7 @@ func (b *bench) disk() error {
 	b.try(trial{name: "disk", what: "the programs of a whole stack", unit: "MiB", n: 1, contenders: []contender{
 		weigh("dhow", b.Bin, programs()...),
 		weigh("docker", search, "docker", "dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy"),
+		weigh("podman", podmanHelpers+":"+os.Getenv("PATH"), "podman", "conmon", "crun", "netavark", "aardvark-dns"),
 	}})
 	return nil
 }

@@ -84,7 +84,7 @@ func (b *bench) runners() ([]*runner, error) {
 	} else {
 		r := &runner{name: "crun", path: path, spawn: locally}
 		if hybrid() {
-			if r.spawn, err = b.withoutUnified(); err != nil {
+			if r.spawn, err = b.helper(surroundings{Without: []string{unified}}, nil); err != nil {
 				return nil, err
 			}
 		}

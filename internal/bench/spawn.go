@@ -9,10 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/netlink"
 )
 
 // job is a program to run to its end.
@@ -64,37 +67,134 @@ func hybrid() bool {
 	return unix.Statfs("/sys/fs/cgroup", &above) == nil && above.Type == unix.TMPFS_MAGIC && unix.Statfs(unified, &at) == nil && at.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// Helper spawns the jobs it reads from in until in ends. It was started in a mount namespace of its own, from which it first takes the
-// unified hierarchy.
-func Helper(in io.Reader, out io.Writer) error {
+// surroundings are how a helper's mount namespace differs from ours.
+type surroundings struct {
+	Without []string // mount points taken away
+	Fresh   []string // folders that are an empty tmpfs there
+}
+
+func (s surroundings) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make / private: %w", err)
 	}
-	if err := unix.Unmount(unified, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount %s: %w", unified, err)
+	for _, p := range s.Without {
+		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", p, err)
+		}
 	}
+	for _, p := range s.Fresh {
+		if err := unix.Mount("tmpfs", p, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+			return fmt.Errorf("mount tmpfs on %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// order and answer are the lines between a helper and its master; ID pairs them.
+type order struct {
+	ID int
+	job
+}
+
+type answer struct {
+	ID int
+	outcome
+}
+
+// Helper spawns the jobs it reads from in until in ends, any number at a time. It was started in a mount namespace of its own, which it
+// first changes as the first value in in says.
+func Helper(in io.Reader, out io.Writer) error {
 	dec, enc := json.NewDecoder(in), json.NewEncoder(out)
+	var place surroundings
+	if err := dec.Decode(&place); err != nil {
+		return err
+	}
+	if err := place.enter(); err != nil {
+		return err
+	}
+	var mu sync.Mutex // guards enc
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
 	for {
-		var j job
-		if err := dec.Decode(&j); errors.Is(err, io.EOF) {
+		var o order
+		if err := dec.Decode(&o); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		o, err := locally(j)
-		if err != nil {
-			o.Err = err.Error()
-		}
-		if err := enc.Encode(o); err != nil {
-			return err
-		}
+		jobs.Go(func() {
+			a := answer{ID: o.ID}
+			var err error
+			if a.outcome, err = locally(o.job); err != nil {
+				a.Err = err.Error()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			enc.Encode(a) // a master that has gone needs no answer
+		})
 	}
 }
 
-// withoutUnified starts a helper; it ends with the run.
-func (b *bench) withoutUnified() (spawn, error) {
+// master is our end of a helper.
+type master struct {
+	mu      sync.Mutex
+	enc     *json.Encoder
+	last    int
+	waiting map[int]chan answer // nil once the helper has ended
+}
+
+// spawn sends one job and waits for its outcome.
+func (m *master) spawn(j job) (outcome, error) {
+	c := make(chan answer, 1)
+	m.mu.Lock()
+	if m.waiting == nil {
+		m.mu.Unlock()
+		return outcome{}, errors.New("the helper has ended")
+	}
+	m.last++
+	m.waiting[m.last] = c
+	err := m.enc.Encode(order{m.last, j})
+	m.mu.Unlock()
+	if err != nil {
+		return outcome{}, fmt.Errorf("helper: %w", err)
+	}
+	a, ok := <-c
+	if !ok {
+		return outcome{}, errors.New("the helper has ended")
+	}
+	if a.Err != "" {
+		return a.outcome, errors.New(a.Err)
+	}
+	return a.outcome, nil
+}
+
+// receive hands out answers until the helper ends.
+func (m *master) receive(from io.Reader) {
+	dec := json.NewDecoder(from)
+	for {
+		var a answer
+		err := dec.Decode(&a)
+		m.mu.Lock()
+		if err != nil {
+			for _, c := range m.waiting {
+				close(c)
+			}
+			m.waiting = nil
+			m.mu.Unlock()
+			return
+		}
+		if c := m.waiting[a.ID]; c != nil {
+			c <- a
+			delete(m.waiting, a.ID)
+		}
+		m.mu.Unlock()
+	}
+}
+
+// helper starts a helper, in a network namespace when there is one; it ends with the run, or when its input does.
+func (b *bench) helper(place surroundings, netns *os.File) (spawn, error) {
 	cmd := exec.Command("/proc/self/exe", HelperArg)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true} // a ^C must leave it to remove containers
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -104,22 +204,19 @@ func (b *bench) withoutUnified() (spawn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if netns != nil {
+		start = func() error { return netlink.Inside(netns, cmd.Start) }
+	}
+	if err := start(); err != nil {
 		return nil, fmt.Errorf("start helper in a mount namespace: %w", err)
 	}
-	b.onEnd(func() { in.Close(); cmd.Wait() })
-	enc, dec := json.NewEncoder(in), json.NewDecoder(out)
-	return func(j job) (outcome, error) {
-		var o outcome
-		if err := enc.Encode(j); err != nil {
-			return o, err
-		}
-		if err := dec.Decode(&o); err != nil {
-			return o, fmt.Errorf("helper: %w", err)
-		}
-		if o.Err != "" {
-			return o, errors.New(o.Err)
-		}
-		return o, nil
-	}, nil
+	m := &master{enc: json.NewEncoder(in), waiting: map[int]chan answer{}}
+	received := make(chan struct{})
+	go func() { m.receive(out); close(received) }() // ends with the helper
+	b.onEnd(func() { in.Close(); <-received; cmd.Wait() })
+	if err := m.enc.Encode(place); err != nil {
+		return nil, fmt.Errorf("helper: %w", err)
+	}
+	return m.spawn, nil
 }
