@@ -14,9 +14,12 @@ import (
 // podmanHelpers is where podman finds the programs that it starts for a network.
 const podmanHelpers = "/usr/lib/podman:/usr/libexec/podman"
 
+// ownPlaces are where podman keeps what does not depend on --root: the state of crun and network namespaces, the locks of all containers,
+// a cache of what registries hold. An installed podman must keep its own.
+func ownPlaces() []string { return []string{"/run", "/dev/shm", "/var/lib/containers"} }
+
 // startPodman makes a client of podman. Podman has no engine: each command does the work itself and leaves a conmon with every
-// container. A helper spawns the commands in a mount namespace where /run and /dev/shm are empty: podman's names there (the state of
-// crun, network namespaces, the locks of all containers) do not depend on --root, and an installed podman must keep its own.
+// container. A helper spawns the commands in a mount namespace where the folders of ownPlaces are empty.
 func (b *bench) startPodman() (*client, error) {
 	path, err := exec.LookPath("podman")
 	if err != nil {
@@ -43,9 +46,16 @@ func (b *bench) startPodman() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	place := surroundings{Fresh: []string{"/run", "/dev/shm"}}
+	place := surroundings{Fresh: ownPlaces()}
 	if hybrid() {
 		place.Without = []string{unified}
+	}
+	for _, p := range place.Fresh {
+		if err := os.Mkdir(p, 0o755); err == nil {
+			b.onEnd(func() { os.Remove(p) }) // empty still, unless somebody else began to use it
+		} else if !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
 	}
 	b.onEnd(func() { h.killConmons(); removeCgroups(cgroupTop + "/podman") })
 	s, err := b.helper(place, h.netns)
