@@ -185,13 +185,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.Preserve = o.PreserveFDs
-	for k, file := range o.Stdio {
-		f.Stdio[k] = k
-		if file != nil {
-			f.Stdio[k] = int(file.Fd())
-		}
-	}
+	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
 	ns, err := differing(c.State.Pid)
 	if err != nil {
 		return nil, err

@@ -119,13 +119,7 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if err != nil {
 		return compile.Input{}, nothing, err
 	}
-	f.Preserve = o.PreserveFDs
-	for k, file := range o.Stdio {
-		f.Stdio[k] = k
-		if file != nil {
-			f.Stdio[k] = int(file.Fd())
-		}
-	}
+	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
 	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs}
 	if o.Detached && dir != "" {
 		var files [2]*os.File
@@ -143,6 +137,17 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	}
 	in.Facts = f
 	return in, nothing, nil
+}
+
+// numbers are the descriptors that become 0, 1 and 2: our own where none is given.
+func numbers(files [3]*os.File) [3]int {
+	fds := [3]int{0, 1, 2}
+	for k, file := range files {
+		if file != nil {
+			fds[k] = int(file.Fd())
+		}
+	}
+	return fds
 }
 
 func cgroupPath(o *CreateOptions) string {

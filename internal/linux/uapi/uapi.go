@@ -22,16 +22,12 @@ const (
 const (
 	AT_FDCWD            = -100
 	AT_SYMLINK_NOFOLLOW = 0x100
-	AT_REMOVEDIR        = 0x200
 	AT_EMPTY_PATH       = 0x1000
 	AT_RECURSIVE        = 0x8000
 	O_RDONLY            = 0
 	O_WRONLY            = 1
 	O_RDWR              = 2
-	O_CREAT             = 0x40
-	O_EXCL              = 0x80
 	O_NOCTTY            = 0x100
-	O_NONBLOCK          = 0x800
 	O_CLOEXEC           = 0x80000
 	O_PATH              = 0x200000
 )
@@ -39,30 +35,21 @@ const (
 // openat2(2) resolve flags.
 const (
 	RESOLVE_NO_MAGICLINKS = 0x2
-	RESOLVE_NO_SYMLINKS   = 0x4
 	RESOLVE_IN_ROOT       = 0x10
 )
 
 // mount(2) flags.
 const (
-	MS_RDONLY      = 1
-	MS_NOSUID      = 2
-	MS_NODEV       = 4
-	MS_NOEXEC      = 8
-	MS_SYNCHRONOUS = 16
-	MS_REMOUNT     = 32
-	MS_DIRSYNC     = 128
-	MS_NOATIME     = 1024
-	MS_NODIRATIME  = 2048
-	MS_BIND        = 4096
-	MS_REC         = 16384
-	MS_UNBINDABLE  = 1 << 17
-	MS_PRIVATE     = 1 << 18
-	MS_SLAVE       = 1 << 19
-	MS_SHARED      = 1 << 20
-	MS_RELATIME    = 1 << 21
-	MS_STRICTATIME = 1 << 24
-	MNT_DETACH     = 2
+	MS_RDONLY     = 1
+	MS_NOSUID     = 2
+	MS_NODEV      = 4
+	MS_NOEXEC     = 8
+	MS_REC        = 16384
+	MS_UNBINDABLE = 1 << 17
+	MS_PRIVATE    = 1 << 18
+	MS_SLAVE      = 1 << 19
+	MS_SHARED     = 1 << 20
+	MNT_DETACH    = 2
 )
 
 // The mount API of Linux 5.2: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2) (5.12).
@@ -86,40 +73,34 @@ const (
 	MOUNT_ATTR_NOATIME      = 0x10
 	MOUNT_ATTR_STRICTATIME  = 0x20
 	MOUNT_ATTR_NODIRATIME   = 0x80
-	MOUNT_ATTR_IDMAP        = 0x100000
 	MOUNT_ATTR_NOSYMFOLLOW  = 0x200000
 )
 
 // prctl(2), capset(2), seccomp(2), ioctl(2), fcntl(2), close_range(2).
 const (
-	PR_SET_PDEATHSIG       = 1
-	PR_SET_DUMPABLE        = 4
-	PR_SET_KEEPCAPS        = 8
-	PR_CAPBSET_DROP        = 24
-	PR_SET_NO_NEW_PRIVS    = 38
-	PR_CAP_AMBIENT         = 47
-	PR_CAP_AMBIENT_RAISE   = 2
-	PR_CAP_AMBIENT_CLEAR   = 4
-	CAP_VERSION_3          = 0x20080522
-	SECCOMP_SET_FILTER     = 1
-	TIOCSCTTY              = 0x540e
-	TIOCSWINSZ             = 0x5414
-	TIOCSPTLCK             = 0x40045431
-	TIOCGPTPEER            = 0x5441
-	F_DUPFD_CLOEXEC        = 1030
-	F_SETFD                = 2
-	CLOSE_RANGE_CLOEXEC    = 4
-	SOL_SOCKET             = 1
-	SCM_RIGHTS             = 1
-	KEYCTL_JOIN_SESSION    = 1
-	IOPRIO_WHO_PROCESS     = 1
-	S_IFIFO                = 0x1000
-	S_IFCHR                = 0x2000
-	S_IFDIR                = 0x4000
-	S_IFBLK                = 0x6000
-	S_IFREG                = 0x8000
-	PROC_SUPER_MAGIC       = 0x9fa0
-	LINUX_CAPABILITY_COUNT = 41
+	PR_SET_DUMPABLE      = 4
+	PR_SET_KEEPCAPS      = 8
+	PR_CAPBSET_DROP      = 24
+	PR_SET_NO_NEW_PRIVS  = 38
+	PR_CAP_AMBIENT       = 47
+	PR_CAP_AMBIENT_RAISE = 2
+	CAP_VERSION_3        = 0x20080522
+	SECCOMP_SET_FILTER   = 1
+	TIOCSCTTY            = 0x540e
+	TIOCSWINSZ           = 0x5414
+	TIOCSPTLCK           = 0x40045431
+	TIOCGPTPEER          = 0x5441
+	F_DUPFD_CLOEXEC      = 1030
+	F_SETFD              = 2
+	SOL_SOCKET           = 1
+	SCM_RIGHTS           = 1
+	KEYCTL_JOIN_SESSION  = 1
+	IOPRIO_WHO_PROCESS   = 1
+	S_IFIFO              = 0x1000
+	S_IFCHR              = 0x2000
+	S_IFBLK              = 0x6000
+	S_IFREG              = 0x8000
+	PROC_SUPER_MAGIC     = 0x9fa0
 )
 
 // Errno is an error number of the kernel (errno(3)).

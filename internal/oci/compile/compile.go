@@ -23,7 +23,6 @@ type Facts struct {
 	Arch         string // Go's name of the architecture
 	Major, Minor int    // kernel version
 	LastCap      int    // highest capability number the kernel knows
-	SysResource  bool   // this process holds CAP_SYS_RESOURCE
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.

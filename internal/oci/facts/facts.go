@@ -56,7 +56,6 @@ func host() (compile.Facts, error) {
 			f.LastCap = n
 		}
 	}
-	f.SysResource = holds(unix.CAP_SYS_RESOURCE)
 	f.NoFile = noFile()
 	f.Clone3 = probe.Clone3()
 	var err error
@@ -93,15 +92,6 @@ func bound(options []string) bool {
 		}
 	}
 	return false
-}
-
-func holds(capability uint) bool {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&hdr, &data[0]) != nil {
-		return false
-	}
-	return data[capability/32].Effective&(1<<(capability%32)) != 0
 }
 
 // noFile returns the limit of open files that a program of ours inherits. Go raises its own soft limit to one below the hard one when
