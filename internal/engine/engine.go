@@ -111,7 +111,7 @@ func (e *Engine) assemble(c Config) error {
 		version = "2"
 	}
 	e.API = api.Engine{
-		Containers: e.containers, Execs: e.containers.Execs(), Images: images, Networks: engnet.Networks{Service: nets}, Volumes: volumes,
+		Containers: e.containers, Execs: e.containers.Execs(), Images: images, Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
 			SwapLimit: host.SwapLimit, Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/network/apply"
@@ -143,6 +144,21 @@ func (c connector) files(q Request, r *record) (fileSet, error) {
 	r.Upstream = q.DNS
 	resolv, err := ResolvConf(ResolvSpec{Host: conf, Servers: q.DNS, Search: q.Search, Options: q.Options, Embedded: r.Resolver, IPv6: h.IPv6})
 	return fileSet{hosts, resolv}, err
+}
+
+// Files are /etc/hosts and /etc/resolv.conf of a connected container as they should be now; q is what Connect was asked.
+func (c connector) Files(q Request) (hosts, resolv []byte, err error) {
+	c.mu.Lock()
+	r := c.boxes[q.ContainerID]
+	if r == nil {
+		c.mu.Unlock()
+		return nil, nil, errdef.New(errdef.NotFound, "container %s has no network", id.Short(q.ContainerID))
+	}
+	now := *r
+	now.Endpoints = slices.Clone(r.Endpoints)
+	c.mu.Unlock()
+	f, err := c.files(q, &now)
+	return f.hosts, f.resolv, err
 }
 
 type fileSet struct{ hosts, resolv []byte }

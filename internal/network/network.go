@@ -44,7 +44,7 @@ type Config struct {
 	Records     Records
 	Log         *slog.Logger
 	Table       string       // nft table, "dhow"
-	Bridge      string       // device of the default network, "dhow0"
+	Bridge      string       // device of the default network; "": as recorded, at first "dhow0"
 	BridgeIPv6  bool         // the default network has IPv6 too
 	BridgeNet   netip.Prefix // subnet of the default network; invalid: the first free one
 	Pools       []ipam.Block // where networks without --subnet come from

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -90,15 +91,37 @@ func (g registry) establish(n Network) error {
 	if n.Driver != DriverBridge {
 		return nil
 	}
-	if _, err := g.host.Link(n.Device); err == nil && !n.Predefined {
-		return errdef.New(errdef.Conflict, "network %s: a device named %s is there already", n.Name, n.Device)
-	} else if err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := g.unclaimed(n); err != nil {
 		return err
 	}
 	if err := g.assertBridge(n); err != nil {
 		return err
 	}
 	return g.assertRules()
+}
+
+// unclaimed makes sure that the device of a new network is nobody else's: there is none, or, for the default network, it is a
+// bridge without addresses that somebody made for us. One that this data root recorded never comes here.
+func (g registry) unclaimed(n Network) error {
+	l, err := g.host.Link(n.Device)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !n.Predefined {
+		return errdef.New(errdef.Conflict, "network %s: a device named %s is there already", n.Name, n.Device)
+	}
+	addrs, err := g.host.Addrs(l.Index)
+	if err != nil {
+		return err
+	}
+	addrs = slices.DeleteFunc(addrs, func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() })
+	if len(addrs) > 0 {
+		return errdef.New(errdef.Conflict, "device %s is there already, with %s, and this data root did not make it: it is another engine's, or was left by one whose data root is gone; give this engine its own device with --bridge-name (and its own --table), or, if nobody uses it, remove it: ip link delete %s", n.Device, addrs[0], n.Device)
+	}
+	return nil
 }
 
 // forget takes back what create did; its own errors change nothing about the one that is reported.
@@ -161,14 +184,20 @@ func (g registry) removable(n *netState) error {
 	return nil
 }
 
+// bridgeDevice is the default network's device unless another is asked for.
+const bridgeDevice = "dhow0"
+
 // predefine makes the networks bridge, host and none where they are missing.
 func (g registry) predefine() error {
 	for _, n := range []Network{
-		{Name: NameBridge, Driver: DriverBridge, Device: g.cfg.Bridge, EnableIPv6: g.cfg.BridgeIPv6, Options: map[string]string{optDefault: "true"}, Predefined: true},
+		{Name: NameBridge, Driver: DriverBridge, Device: cmp.Or(g.cfg.Bridge, bridgeDevice), EnableIPv6: g.cfg.BridgeIPv6, Options: map[string]string{optDefault: "true"}, Predefined: true},
 		{Name: NameHost, Driver: DriverHost, Predefined: true},
 		{Name: NameNone, Driver: DriverNull, Predefined: true},
 	} {
-		if _, err := g.Lookup(n.Name); err == nil {
+		if have, err := g.Lookup(n.Name); err == nil {
+			if want := g.cfg.Bridge; n.Name == NameBridge && want != "" && want != have.Device {
+				return errdef.New(errdef.InvalidArgument, "--bridge-name %s: the default network of this data root has the device %s since it was made: start with --bridge-name %s or without that flag, or take another data root", want, have.Device, have.Device)
+			}
 			continue
 		}
 		if n.Driver == DriverBridge && g.cfg.BridgeNet.IsValid() {

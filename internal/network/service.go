@@ -51,9 +51,6 @@ func defaults(c *Config) {
 	if c.Table == "" {
 		c.Table = "dhow"
 	}
-	if c.Bridge == "" {
-		c.Bridge = "dhow0"
-	}
 	if c.Pools == nil {
 		c.Pools = ipam.DefaultBlocks()
 	}

@@ -27,7 +27,10 @@ type Container struct {
 	FromImage  []string              `json:"from_image,omitempty"`
 	// Networks holds what was asked of each network, by the name it was asked under.
 	Networks map[string]*network.EndpointSettings `json:"networks,omitempty"`
-	Mounts   []Mount                              `json:"mounts,omitempty"`
+	// NetworksSettled says that Networks, by the networks' own names, is all: HostConfig.NetworkMode adds none. It is set by the
+	// first connect or disconnect.
+	NetworksSettled bool    `json:"networks_settled,omitempty"`
+	Mounts          []Mount `json:"mounts,omitempty"`
 
 	State        State `json:"state"`
 	RestartCount int   `json:"restart_count,omitempty"`

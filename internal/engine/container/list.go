@@ -144,7 +144,7 @@ func endpoints(rec *api.Container) map[string]*network.EndpointSettings {
 		}
 		out[n] = e
 	}
-	if len(out) == 0 && !rec.HostConfig.NetworkMode.IsContainer() {
+	if len(out) == 0 && !rec.NetworksSettled && !rec.HostConfig.NetworkMode.IsContainer() {
 		out[rec.HostConfig.NetworkMode.NetworkName()] = &network.EndpointSettings{}
 	}
 	if rec.State.Running {

@@ -61,19 +61,25 @@ func (s *Service) Connect(ctx context.Context, c *api.Container) (*container.Con
 	if err != nil {
 		return nil, err
 	}
-	out := &container.Connection{Netns: box.Netns, Hosts: box.Hosts, Resolv: box.Resolv, Ports: dnet.PortMap{}, Endpoints: map[string]*dnet.EndpointSettings{}}
-	for _, b := range box.Ports {
-		if p, ok := dnet.PortFrom(b.ContainerPort, dnet.IPProtocol(b.Proto)); ok {
-			out.Ports[p] = append(out.Ports[p], dnet.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
-		}
-	}
+	out := &container.Connection{Netns: box.Netns, Hosts: box.Hosts, Resolv: box.Resolv, Ports: portMap(box.Ports), Endpoints: map[string]*dnet.EndpointSettings{}}
 	for _, e := range box.Endpoints {
 		out.Endpoints[e.NetworkName] = settings(e, asked(c, e))
 	}
-	if len(req.Endpoints) == 0 {
+	if c.HostConfig.NetworkMode.IsNone() {
 		out.Endpoints[dnet.NetworkNone] = s.plain(dnet.NetworkNone)
 	}
 	return out, nil
+}
+
+// portMap lists published ports in Docker's form.
+func portMap(bound []network.Bound) dnet.PortMap {
+	out := dnet.PortMap{}
+	for _, b := range bound {
+		if p, ok := dnet.PortFrom(b.ContainerPort, dnet.IPProtocol(b.Proto)); ok {
+			out[p] = append(out[p], dnet.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+		}
+	}
+	return out
 }
 
 // Disconnect implements container.Network.
@@ -140,19 +146,8 @@ func (s *Service) request(c *api.Container) (network.Request, error) {
 }
 
 func (s *Service) endpoints(c *api.Container, q *network.Request) error {
-	first := string(c.HostConfig.NetworkMode)
-	if first == dnet.NetworkDefault {
-		first = dnet.NetworkBridge
-	}
-	names := []string{first}
-	for n := range c.Networks {
-		if n != dnet.NetworkDefault && n != first {
-			names = append(names, n)
-		}
-	}
-	slices.Sort(names[1:])
 	seen := map[string]bool{}
-	for _, name := range names {
+	for _, name := range places(c) {
 		n, err := s.Net.Lookup(name)
 		if err != nil {
 			return err
@@ -161,29 +156,38 @@ func (s *Service) endpoints(c *api.Container, q *network.Request) error {
 			continue
 		}
 		seen[n.ID] = true
-		e := network.EndpointRequest{Network: n.ID}
 		a := c.Networks[name]
 		if a == nil && name == dnet.NetworkBridge {
 			a = c.Networks[dnet.NetworkDefault]
 		}
-		if a != nil {
-			if len(a.Links) > 0 || len(a.DriverOpts) > 0 || a.GwPriority != 0 {
-				return errdef.New(errdef.NotImplemented, "network %s: Links, DriverOpts and GwPriority of an endpoint are not implemented", name)
-			}
-			e.Aliases, e.MAC = a.Aliases, net.HardwareAddr(a.MacAddress)
-			if i := a.IPAMConfig; i != nil {
-				if len(i.LinkLocalIPs) > 0 {
-					return errdef.New(errdef.NotImplemented, "network %s: LinkLocalIPs of an endpoint are not implemented", name)
-				}
-				e.IPv4, e.IPv6 = i.IPv4Address, i.IPv6Address
-			}
-		}
-		if n.Name != dnet.NetworkBridge {
-			e.Aliases = append(slices.Clone(e.Aliases), c.ID[:12])
+		e, err := endpoint(c, n, a)
+		if err != nil {
+			return err
 		}
 		q.Endpoints = append(q.Endpoints, e)
 	}
 	return nil
+}
+
+// endpoint translates what was asked of one network; a may be nil.
+func endpoint(c *api.Container, n network.Network, a *dnet.EndpointSettings) (network.EndpointRequest, error) {
+	e := network.EndpointRequest{Network: n.ID}
+	if a != nil {
+		if len(a.Links) > 0 || len(a.DriverOpts) > 0 || a.GwPriority != 0 {
+			return e, errdef.New(errdef.NotImplemented, "network %s: Links, DriverOpts and GwPriority of an endpoint are not implemented", n.Name)
+		}
+		e.Aliases, e.MAC = a.Aliases, net.HardwareAddr(a.MacAddress)
+		if i := a.IPAMConfig; i != nil {
+			if len(i.LinkLocalIPs) > 0 {
+				return e, errdef.New(errdef.NotImplemented, "network %s: LinkLocalIPs of an endpoint are not implemented", n.Name)
+			}
+			e.IPv4, e.IPv6 = i.IPv4Address, i.IPv6Address
+		}
+	}
+	if n.Name != dnet.NetworkBridge {
+		e.Aliases = append(slices.Clone(e.Aliases), c.ID[:12])
+	}
+	return e, nil
 }
 
 // publications lists -p, and with -P every exposed port that -p does not name.

@@ -135,17 +135,6 @@ func (s *Service) Remove(_ context.Context, ref string) error {
 	return nil
 }
 
-// Connect of api.Networks is named ConnectRunning here, because container.Network has a Connect, too; see Networks.
-func (s *Service) connectRunning(ref string, req dnet.ConnectRequest) error {
-	if _, err := s.Net.Lookup(ref); err != nil {
-		return err
-	}
-	if _, err := s.Find(req.Container); err != nil {
-		return err
-	}
-	return errdef.New(errdef.NotImplemented, "connecting an existing container to a network is not implemented: name the network when it is created")
-}
-
 // Prune implements api.Networks: user-defined networks without containers.
 func (s *Service) Prune(_ context.Context, f api.Filters) (dnet.PruneReport, error) {
 	out := dnet.PruneReport{NetworksDeleted: []string{}}
@@ -178,20 +167,4 @@ func (s *Service) Prune(_ context.Context, f api.Filters) (dnet.PruneReport, err
 		s.event(events.ActionDestroy, n)
 	}
 	return out, nil
-}
-
-// Networks implements api.Networks over a Service.
-type Networks struct{ *Service }
-
-// Connect implements api.Networks.
-func (n Networks) Connect(_ context.Context, ref string, req dnet.ConnectRequest) error {
-	return n.connectRunning(ref, req)
-}
-
-// Disconnect implements api.Networks.
-func (n Networks) Disconnect(_ context.Context, ref string, req dnet.DisconnectRequest) error {
-	if _, err := n.Net.Lookup(ref); err != nil {
-		return err
-	}
-	return errdef.New(errdef.NotImplemented, "disconnecting a container from one network is not implemented: stop it, which ends all its connections")
 }

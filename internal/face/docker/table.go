@@ -97,8 +97,8 @@ func networkOps() []op {
 		{method: "POST", path: "/networks/prune", do: networkPrune, state: works},
 		{method: "GET", path: "/networks/{id}", do: networkInspect, state: works},
 		{method: "DELETE", path: "/networks/{id}", do: networkRemove, state: works},
-		{method: "POST", path: "/networks/{id}/connect", do: networkConnect, body: jsonBody, state: notYet, note: "a container names its networks when it is created"},
-		{method: "POST", path: "/networks/{id}/disconnect", do: networkDisconnect, body: jsonBody, state: notYet},
+		{method: "POST", path: "/networks/{id}/connect", do: networkConnect, body: jsonBody, state: partly, note: "no Links, DriverOpts, GwPriority, LinkLocalIPs; published ports stay on the network they were opened on until the next start"},
+		{method: "POST", path: "/networks/{id}/disconnect", do: networkDisconnect, body: jsonBody, state: partly, note: "ports published through the network are closed, and open on another with the next start; host and none cannot be left"},
 	}
 }
 
