@@ -25,6 +25,7 @@ func (c cgroupLane) cgroups() error {
 	}
 	leaf := func(p string) bool { return slices.ContainsFunc(dirs, func(d plan.Dir) bool { return d.Path == p }) }
 	w := cgroupWriter{c: c}
+	var made prog.Label // bound behind the making of the hierarchy's last folder, while that is under way
 	for _, s := range steps {
 		c.Why(s.Why)
 		if s.Kind != plan.Write || s.Else != nil {
@@ -32,9 +33,16 @@ func (c cgroupLane) cgroups() error {
 		}
 		switch s.Kind {
 		case plan.Mkdir:
+			if made == 0 && !leaf(s.Path) {
+				made = c.tryLeaf(dirs, s.Path)
+			}
 			at := c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(0o755, "0755")).Tolerate(errnos(s.Tolerate)...)
 			if leaf(s.Path) {
 				at.Undo(s.Path)
+				if made != 0 {
+					c.Bind(made)
+					made = 0
+				}
 			}
 		case plan.Write:
 			w.write(s)
@@ -52,6 +60,22 @@ func (c cgroupLane) cgroups() error {
 	c.Why("linux.cgroupsPath")
 	c.openCgroups(dirs)
 	return nil
+}
+
+// tryLeaf makes a v1 hierarchy's folder at once where its parents exist, as they mostly do, and returns the label to bind behind the
+// steps that make them otherwise. On v2 parents also have controllers to pass on: it returns no label.
+func (c cgroupLane) tryLeaf(dirs []plan.Dir, parent string) prog.Label {
+	for _, d := range dirs {
+		if !strings.HasPrefix(d.Path, parent+"/") || d.V2 {
+			continue
+		}
+		parents, made := c.Label(), c.Label()
+		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(d.Path), prog.Imm(0o755, "0755")).Else(parents, u.ENOENT, u.EEXIST).Undo(d.Path)
+		c.Jump(made)
+		c.Bind(parents)
+		return made
+	}
+	return 0
 }
 
 // openCgroups opens what the child joins its cgroups by. Moving a process (cgroup.procs) takes a lock of the kernel's whose first holder

@@ -65,6 +65,9 @@ func golden(t *testing.T, file string) {
 	if b := get("facts.json"); b != nil {
 		must(t, json.Unmarshal(b, &in.Facts))
 	}
+	if p := in.Spec.Linux.CgroupsPath; p != "" {
+		in.CgroupPath = p
+	}
 	if b := get("rootfs.json"); b != nil {
 		in.Rootfs = &bundle.Rootfs{}
 		must(t, json.Unmarshal(b, in.Rootfs))
