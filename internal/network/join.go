@@ -69,12 +69,12 @@ func (c connector) Leave(ctx context.Context, containerID string, pid int, ref s
 		c.mu.Unlock()
 		return errdef.New(errdef.NotFound, "container %s is not on network %s", id.Short(containerID), n.Name)
 	}
-	e := r.Endpoints[i]
+	e, had := r.Endpoints[i], slices.Clone(r.Plan.Routes)
 	c.mu.Unlock()
 	if err := c.detach(r, e); err != nil {
 		return err
 	}
-	if err := c.reroute(r, pid, e); err != nil {
+	if err := c.reroute(r, pid, e, had); err != nil {
 		return err
 	}
 	return c.cfg.Records.Put(keySandbox+containerID, r)
@@ -119,22 +119,28 @@ func (c connector) detach(r *record, e Endpoint) error {
 	return nil
 }
 
-// reroute gives the way out to another endpoint when the one that left had it.
-func (c connector) reroute(r *record, pid int, left Endpoint) error {
-	if !left.Default {
-		return nil
-	}
+// reroute gives the ways out to other endpoints when the one that left had them, per family.
+func (c connector) reroute(r *record, pid int, left Endpoint, had []plan.Route) error {
 	c.mu.Lock()
-	i := slices.IndexFunc(r.Endpoints, func(e Endpoint) bool { return e.Gateway4.IsValid() })
-	if i < 0 {
-		c.mu.Unlock()
+	var routes []plan.Route
+	for _, old := range had {
+		six := old.Dst.Addr().Is6()
+		i := slices.IndexFunc(r.Endpoints, func(e Endpoint) bool { return six && e.Gateway6.IsValid() || !six && e.Gateway4.IsValid() })
+		if old.Link != left.Interface || old.Dst.Bits() != 0 || i < 0 {
+			continue
+		}
+		e := &r.Endpoints[i]
+		via := e.Gateway6
+		if !six {
+			e.Default, via = true, e.Gateway4
+		}
+		routes = append(routes, plan.Route{Link: e.Interface, Dst: old.Dst, Via: via, Why: "--network " + e.NetworkName + ": way out"})
+	}
+	r.Plan.Routes = append(r.Plan.Routes, routes...)
+	c.mu.Unlock()
+	if len(routes) == 0 {
 		return nil
 	}
-	r.Endpoints[i].Default = true
-	e := r.Endpoints[i]
-	route := plan.Route{Link: e.Interface, Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: e.Gateway4, Why: "--network " + e.NetworkName + ": way out"}
-	r.Plan.Routes = append(r.Plan.Routes, route)
-	c.mu.Unlock()
 	ns, err := netlink.OpenNetns(pid)
 	if err != nil {
 		return err
@@ -145,9 +151,14 @@ func (c connector) reroute(r *record, pid int, left Endpoint) error {
 		return err
 	}
 	defer h.Close()
-	l, err := h.Link(e.Interface)
-	if err != nil {
-		return err
+	for _, route := range routes {
+		l, err := h.Link(route.Link)
+		if err != nil {
+			return err
+		}
+		if err := h.AddRoute(l.Index, route.Dst, route.Via); err != nil {
+			return err
+		}
 	}
-	return h.AddRoute(l.Index, route.Dst, route.Via)
+	return nil
 }

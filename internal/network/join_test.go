@@ -2,9 +2,12 @@ package network
 
 import (
 	"context"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/miekg/dns"
 )
 
@@ -54,5 +57,27 @@ func TestJoinAndLeave(t *testing.T) {
 	refuse(t)(call(c.Netns, target))
 	if err := s.Leave(ctx, id, pid, "red"); !errdef.Is(err, errdef.NotFound) {
 		t.Error(err)
+	}
+}
+
+// TestWayOutMoves: both families' default routes go over to a network that stays.
+func TestWayOutMoves(t *testing.T) {
+	s := open(t, newMemory())
+	for _, n := range []string{"one", "two"} {
+		_, err := s.Create(Network{Name: n, EnableIPv6: true})
+		must(t, err)
+	}
+	id, c := connect(t, s, Request{Name: "c", Endpoints: on("one", "two")})
+	two := c.Endpoints[1]
+	must(t, s.Leave(context.Background(), id, process(t, c), "one"))
+	for family, via := range map[string]string{"-4": two.Gateway4.String(), "-6": two.Gateway6.String()} {
+		var out strings.Builder
+		cmd := exec.Command("ip", family, "route", "show", "default")
+		cmd.Stdout = &out
+		must(t, netlink.Inside(c.Netns, cmd.Start))
+		must(t, cmd.Wait())
+		if !strings.HasPrefix(out.String(), "default via "+via+" dev "+two.Interface+" ") || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("%s: %q, want one way out via %s", family, out.String(), via)
+		}
 	}
 }
