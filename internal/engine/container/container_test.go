@@ -126,6 +126,30 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestRemovedStaysRemoved is about callers who found a container just before it was removed.
+func TestRemovedStaysRemoved(t *testing.T) {
+	u := unitOf("abc1"+strings.Repeat("0", 60), "one")
+	if err := u.lock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.deleted = true
+	u.unlock()
+	if err := u.lock(t.Context()); !errdef.Is(err, errdef.NotFound) {
+		t.Errorf("lock: %v", err)
+	}
+	if len(u.op) != 0 {
+		t.Error("lock failed and holds op")
+	}
+}
+
+func TestLongStopTimeout(t *testing.T) {
+	r := &run{ended: make(chan struct{})}
+	time.AfterFunc(50*time.Millisecond, func() { close(r.ended) })
+	if !ended(r, 99999999999) {
+		t.Error("more seconds than a duration has: did not wait")
+	}
+}
+
 func TestRestartPolicy(t *testing.T) {
 	rec := func(name container.RestartPolicyMode, maximum, count int, stopped bool) *api.Container {
 		return &api.Container{RestartCount: count, WantStopped: stopped, HostConfig: &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: name, MaximumRetryCount: maximum}}}

@@ -42,6 +42,7 @@ func (c *core) delete(ctx context.Context, u *unit, volumes bool) error {
 		return fmt.Errorf("remove container: %w", err)
 	}
 	c.table.remove(u)
+	u.deleted = true
 	err := errors.Join(c.Snapshots.Remove(ctx, u.id), os.RemoveAll(c.stateDir(u.id)), os.RemoveAll(c.runDir(u.id)), c.dropVolumes(rec, rec.Mounts, volumes))
 	if err != nil {
 		c.Log.Error("container's remains not removed, the next engine start will", "container", u.id, "err", err)

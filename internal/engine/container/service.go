@@ -148,6 +148,9 @@ const bucket = "containers"
 // opTimeout bounds one change of one container on the engine's side.
 const opTimeout = 2 * time.Minute
 
+// undoTimeout bounds what takes a failed start back.
+const undoTimeout = 30 * time.Second
+
 func (c *core) stateDir(id string) string { return c.DataRoot + "/containers/" + id }
 func (c *core) runDir(id string) string   { return c.RunRoot + "/containers/" + id }
 func (c *core) ociRoot() string           { return c.RunRoot + "/oci" }

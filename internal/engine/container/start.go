@@ -107,6 +107,9 @@ type launch struct {
 func (l *launch) do(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
+			// Time of its own: it may be because ctx ended that there is something to undo.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+			defer cancel()
 			for _, f := range slices.Backward(l.undo) {
 				f(ctx)
 			}
@@ -382,25 +385,4 @@ func (c *core) shimConfig(rec *api.Container) (wire.Config, error) {
 		Terminal: rec.Config.Tty, Stdin: rec.Config.OpenStdin, StdinOne: rec.Config.StdinOnce, Log: log,
 		Height: uint16(rec.HostConfig.ConsoleSize[0]), Width: uint16(rec.HostConfig.ConsoleSize[1]),
 	}, nil
-}
-
-// Restart implements api.Containers.
-func (s *Service) Restart(ctx context.Context, ref, signal string, timeout *int) error {
-	u, err := s.table.find(ref)
-	if err != nil {
-		return err
-	}
-	if err := s.stopper().halt(ctx, u, signal, timeout); err != nil && !errdef.Is(err, errdef.NotModified) {
-		return err
-	}
-	if u.rec.Load().HostConfig.AutoRemove {
-		if _, err := s.table.find(u.id); err != nil {
-			return errdef.New(errdef.Conflict, "container %s was removed when it stopped, as asked by --rm", u.id[:12])
-		}
-	}
-	if err := s.start(ctx, u, true); err != nil && !errdef.Is(err, errdef.NotModified) {
-		return err
-	}
-	s.event(u.rec.Load(), events.ActionRestart, nil)
-	return nil
 }

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"syscall"
 	"time"
@@ -26,6 +27,27 @@ func (s *Service) Stop(ctx context.Context, ref, sig string, timeout *int) error
 		return err
 	}
 	s.event(u.rec.Load(), events.ActionStop, nil)
+	return nil
+}
+
+// Restart implements api.Containers.
+func (s *Service) Restart(ctx context.Context, ref, signal string, timeout *int) error {
+	u, err := s.table.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := s.stopper().halt(ctx, u, signal, timeout); err != nil && !errdef.Is(err, errdef.NotModified) {
+		return err
+	}
+	if u.rec.Load().HostConfig.AutoRemove {
+		if _, err := s.table.find(u.id); err != nil {
+			return errdef.New(errdef.Conflict, "container %s was removed when it stopped, as asked by --rm", u.id[:12])
+		}
+	}
+	if err := s.start(ctx, u, true); err != nil && !errdef.Is(err, errdef.NotModified) {
+		return err
+	}
+	s.event(u.rec.Load(), events.ActionRestart, nil)
 	return nil
 }
 
@@ -99,7 +121,7 @@ func ended(r *run, seconds int) bool {
 		<-r.ended
 		return true
 	}
-	t := time.NewTimer(time.Duration(seconds) * time.Second)
+	t := time.NewTimer(time.Duration(min(seconds, math.MaxInt64/int(time.Second))) * time.Second)
 	defer t.Stop()
 	select {
 	case <-r.ended:
@@ -233,6 +255,8 @@ func (c stopper) resume(ctx context.Context, u *unit, r *run) {
 		return
 	}
 	defer u.unlock()
+	ctx, cancel := context.WithTimeout(ctx, signalTimeout) // op is held: a stuck shim must not hold up rm -f
+	defer cancel()
 	if err := r.shim.Resume(ctx); err == nil {
 		c.paused(u, false)
 	}

@@ -19,7 +19,8 @@ type unit struct {
 	id  string
 	rec atomic.Pointer[api.Container]
 	// op serialises changes; it may be held for as long as a start takes. Nobody who holds it waits for a run to end.
-	op chan struct{}
+	op      chan struct{}
+	deleted bool // guarded by op: no record may be written again
 
 	mu       sync.Mutex // guards all below, for moments only
 	run      *run
@@ -47,10 +48,15 @@ func newUnit(rec *api.Container) *unit {
 	return u
 }
 
-// lock takes op or gives up with ctx.
+// lock takes op or gives up with ctx. Of a container that was removed meanwhile it is errdef.NotFound: who found it before must
+// not write its record again.
 func (u *unit) lock(ctx context.Context) error {
 	select {
 	case u.op <- struct{}{}:
+		if u.deleted {
+			u.unlock()
+			return errdef.New(errdef.NotFound, "No such container: %s", u.id)
+		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("another operation on container %s has not ended: %w", u.id[:12], ctx.Err())
