@@ -110,6 +110,22 @@ func TestShimIsKilled(t *testing.T) {
 	want(t, e.Docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "alone").OK(), "^exited 137$")
 }
 
+// TestShimIsStopped: a shim that does not answer while an engine starts is no reason to kill its container.
+func TestShimIsStopped(t *testing.T) {
+	e := harness.Start(t)
+	e.Busybox()
+	id := e.Docker("run", "-d", "--name", "slow", bb, "sleep", "1000").OK()
+	shim := shimOf(t, id)
+	e.Kill()
+	syscall.Kill(shim, syscall.SIGSTOP)
+	defer syscall.Kill(shim, syscall.SIGCONT)
+	e.Run() // waits for the shim, then goes on without it
+	syscall.Kill(shim, syscall.SIGCONT)
+	want(t, e.Docker("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "slow").OK(), "^running 0$")
+	want(t, e.Docker("exec", "slow", "echo", "reached").OK(), "^reached$")
+	e.Docker("rm", "-f", "slow").OK()
+}
+
 // TestLeftovers puts on disk what crashes at bad moments leave, and expects it gone.
 func TestLeftovers(t *testing.T) {
 	e := harness.Start(t)

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -79,6 +80,11 @@ func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 		s.readopt(u, shim, st)
 		return true
 	}
+	if errors.Is(err, context.DeadlineExceeded) && rec.State.Running {
+		s.Log.Warn("shim is slow to answer, its container counts as running", "container", u.id) // killing it would be wrong
+		s.follow(u, shim)
+		return true
+	}
 	_, statErr := os.Stat(s.runDir(u.id))
 	if !rec.State.Running && os.IsNotExist(statErr) {
 		if rec.State.Restarting {
@@ -139,9 +145,13 @@ func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
 		rec.State.ExitCode, rec.State.Error = 0, ""
 		s.note(u, rec)
 	}
+	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
+	s.follow(u, shim)
+}
+
+func (s *Recovery) follow(u *unit, shim *keeper.Shim) {
 	r := &run{shim: shim, ended: make(chan struct{})}
 	u.setRun(r)
-	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
 	go ender{s.core}.watch(u, r) // ends with the run or the engine
 }
 
