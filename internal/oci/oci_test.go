@@ -426,10 +426,10 @@ func TestFailuresUndoAll(t *testing.T) {
 		{"missing root", func(b *box) { b.spec.Root.Path = "norootfs" }, errdef.InvalidArgument, "root.path: openat root file system: no such file or directory"},
 		{"volume over /proc", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, mount("/proc", "/tmp", "rbind"))
-		}, errdef.InvalidArgument, "mounts[5]: /proc lies inside the container's /proc"},
+		}, errdef.InvalidArgument, "mounts[5].destination: /proc lies inside the container's /proc"},
 		{"volume inside /proc", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, mount("/proc/sys", "/tmp", "rbind"))
-		}, errdef.InvalidArgument, "mounts[5]: /proc/sys lies inside the container's /proc"},
+		}, errdef.InvalidArgument, "mounts[5].destination: /proc/sys lies inside the container's /proc"},
 		{"volume inside /proc by a symbolic link", func(b *box) {
 			check(b.t, os.Symlink("/proc/self", filepath.Join(b.rootfs(), "innocent")))
 			b.spec.Mounts = append(b.spec.Mounts, mount("/innocent/attr", "/tmp", "rbind"))

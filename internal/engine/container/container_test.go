@@ -140,6 +140,11 @@ func TestRemovedStaysRemoved(t *testing.T) {
 	if len(u.op) != 0 {
 		t.Error("lock failed and holds op")
 	}
+	select {
+	case <-u.wait(t.Context(), container.WaitConditionRemoved): // nobody will tell any more
+	case <-time.After(5 * time.Second):
+		t.Error("waiting for the removal of what is removed hangs")
+	}
 }
 
 func TestLongStopTimeout(t *testing.T) {

@@ -107,6 +107,12 @@ func (c maker) defaults(rec *api.Container, nets *network.NetworkingConfig) erro
 	if h.ShmSize == 0 {
 		h.ShmSize = 64 << 20
 	}
+	if h.ShmSize < 0 {
+		return errdef.New(errdef.InvalidArgument, "HostConfig.ShmSize: %d: the size of /dev/shm can't be less than 0", h.ShmSize)
+	}
+	if slices.Contains(strings.Split(h.CgroupParent, "/"), "..") {
+		return errdef.New(errdef.InvalidArgument, "HostConfig.CgroupParent: %q contains \"..\"", h.CgroupParent)
+	}
 	if h.Runtime == "" {
 		h.Runtime = "dhow"
 	}

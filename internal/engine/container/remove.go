@@ -26,9 +26,13 @@ func (c *core) delete(ctx context.Context, u *unit, volumes bool) error {
 	if _, err := u.current(); err == nil {
 		return errdef.New(errdef.Conflict, "cannot remove container %s: it is running again", u.id)
 	}
-	u.mu.Lock()
-	u.removing = true
-	u.mu.Unlock()
+	u.setRemoving(true)
+	gone := false
+	defer func() {
+		if !gone { // it stays a container like any other
+			u.setRemoving(false)
+		}
+	}()
 	u.cancelRestart()
 	rec := u.rec.Load()
 	for _, m := range rec.Mounts {
@@ -42,7 +46,9 @@ func (c *core) delete(ctx context.Context, u *unit, volumes bool) error {
 		return fmt.Errorf("remove container: %w", err)
 	}
 	c.table.remove(u)
-	u.deleted = true
+	u.mu.Lock()
+	gone, u.deleted = true, true
+	u.mu.Unlock()
 	err := errors.Join(c.Snapshots.Remove(ctx, u.id), os.RemoveAll(c.stateDir(u.id)), os.RemoveAll(c.runDir(u.id)), c.dropVolumes(rec, rec.Mounts, volumes))
 	if err != nil {
 		c.Log.Error("container's remains not removed, the next engine start will", "container", u.id, "err", err)

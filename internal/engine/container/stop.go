@@ -312,13 +312,13 @@ func (s *Service) Remove(ctx context.Context, ref string, o api.RemoveOptions) e
 		if !o.Force {
 			return errdef.New(errdef.Conflict, "cannot remove container %q: container is running: stop the container before removing or force remove", "/"+rec.Name)
 		}
-		u.mu.Lock()
-		u.removing = true
-		u.mu.Unlock()
+		u.setRemoving(true)
 		if _, err := s.stopper().giveUp(ctx, u); err != nil && !errdef.Is(err, errdef.NotModified) {
+			u.setRemoving(false)
 			return err
 		}
 		if err := s.stopper().kill(context.WithoutCancel(ctx), u, r); err != nil {
+			u.setRemoving(false)
 			return err
 		}
 	}

@@ -20,7 +20,7 @@ type unit struct {
 	rec atomic.Pointer[api.Container]
 	// op serialises changes; it may be held for as long as a start takes. Nobody who holds it waits for a run to end.
 	op      chan struct{}
-	deleted bool // guarded by op: no record may be written again
+	deleted bool // written with op and mu held: no record may be written again
 
 	mu       sync.Mutex // guards all below, for moments only
 	run      *run
@@ -93,7 +93,7 @@ func (u *unit) wait(ctx context.Context, cond container.WaitCondition) <-chan co
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	rec := u.rec.Load()
-	if cond == container.WaitConditionNotRunning && u.run == nil && !rec.State.Running && !rec.State.Restarting {
+	if u.deleted || cond == container.WaitConditionNotRunning && u.run == nil && !rec.State.Running && !rec.State.Restarting {
 		w.ch <- answer(rec)
 		close(w.ch)
 		return w.ch
@@ -112,6 +112,13 @@ func (u *unit) wait(ctx context.Context, cond container.WaitCondition) <-chan co
 
 func answer(rec *api.Container) container.WaitResponse {
 	return container.WaitResponse{StatusCode: int64(rec.State.ExitCode)}
+}
+
+// setRemoving says that the container is about to go, or that it stays after all.
+func (u *unit) setRemoving(on bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.removing = on
 }
 
 // tell answers the waiters whose condition now holds.

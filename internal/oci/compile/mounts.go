@@ -172,8 +172,8 @@ func (c mounter) mount(name string, m specs.Mount, o options) error {
 		return c.bindMount(name, m, o)
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		return c.cgroupMount(m, o)
-	case m.Type != "proc" && strings.HasPrefix(path.Clean("/"+m.Destination)+"/", "/proc/") && !overProc(m.Destination):
-		return invalid(name+".destination", "%s lies inside the container's /proc, which nothing may cover", m.Destination)
+	case m.Type != "proc" && insideProc(m.Destination):
+		return errOverProc(name, m.Destination)
 	case m.Type == "":
 		return invalid(name+".type", "is empty and no bind option is given")
 	}
@@ -208,6 +208,9 @@ func (c mounter) bindMount(name string, m specs.Mount, o options) error {
 	if !ok {
 		return invalid(name+".source", "%s: no such file or directory", src)
 	}
+	if !what.Proc && insideProc(m.Destination) {
+		return errOverProc(name, m.Destination)
+	}
 	fd, _ := c.openTree("bind "+src+" to "+m.Destination, 0, src, o.rbind || !o.bind)
 	if o.rset|o.rclear != 0 {
 		c.setAttr(fd, true, o.rset, o.rclear, 0)
@@ -224,6 +227,14 @@ func (c mounter) bindMount(name string, m specs.Mount, o options) error {
 	}
 	c.move(fd, target)
 	return nil
+}
+
+func insideProc(dest string) bool {
+	return strings.HasPrefix(path.Clean("/"+dest)+"/", "/proc/") && !overProc(dest)
+}
+
+func errOverProc(name, dest string) error {
+	return invalid(name+".destination", "%s lies inside the container's /proc, which nothing may cover", dest)
 }
 
 // overProc lists the files of /proc that may be covered: they only tell something, and lxcfs gives containers their own.

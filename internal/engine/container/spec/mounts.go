@@ -107,6 +107,11 @@ func userMount(m api.Mount) (specs.Mount, error) {
 		out.Type, out.Source = "tmpfs", "tmpfs"
 		out.Options = append([]string{"noexec", "nosuid", "nodev"}, m.Data...)
 		out.Options = lastWins(out.Options)
+		for _, o := range out.Options {
+			if !tmpfsOption(o) {
+				return out, errdef.New(errdef.InvalidArgument, "invalid tmpfs option %q at %s", o, dst)
+			}
+		}
 	case mount.TypeBind, mount.TypeVolume:
 		out.Type = "bind"
 		bind := "rbind"
@@ -131,6 +136,14 @@ func userMount(m api.Mount) (specs.Mount, error) {
 		return out, errdef.New(errdef.InvalidArgument, "invalid mount: destination can't be '/'")
 	}
 	return out, nil
+}
+
+// tmpfsOption tells what tmpfs(5) and the mount itself understand from what would make another mount of it, such as bind.
+func tmpfsOption(o string) bool {
+	name, _, _ := strings.Cut(o, "=")
+	return slices.Contains([]string{"size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "huge", "mpol", "noswap", "inode32", "inode64",
+		"exec", "noexec", "suid", "nosuid", "dev", "nodev", "rw", "ro", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime",
+		"strictatime", "nostrictatime", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"}, name)
 }
 
 // lastWins drops options that a later one overrides, so that noexec,exec becomes exec.
