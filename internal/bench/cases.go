@@ -112,9 +112,10 @@ func (b *bench) longCases(clients []*client) {
 		}
 	}
 	sleeper := func(c *client) string { return name + "-" + c.name[:4] + fmt.Sprint(len(c.name)) }
+	b.memoryShim(clients, "memory-shim", "idle", Target{Most: 3})
 	b.try(trial{name: "engine-exec", what: "exec C true", unit: "ms", n: 30, targets: []Target{{Peer: "docker", Ratio: 0.12}},
 		contenders: each(clients, func(c *client) (float64, error) { return c.time("exec", sleeper(c), "true") })})
-	b.memoryShim(clients)
+	b.memoryShim(clients, "memory-shim-used", "idle again after the commands of engine-exec")
 	fresh := func(c *client) (string, error) {
 		o, err := c.do("run", "-d", image, "sleep", "3600")
 		return lastLine(o.Out), err

@@ -129,8 +129,8 @@ func (b *bench) memoryEngine(clients []*client) {
 }
 
 // memoryShim weighs what watches over one sleeping container.
-func (b *bench) memoryShim(clients []*client) {
-	if !b.wanted("memory-shim") {
+func (b *bench) memoryShim(clients []*client, name, when string, targets ...Target) {
+	if !b.wanted(name) {
 		return
 	}
 	time.Sleep(idle)
@@ -149,7 +149,7 @@ func (b *bench) memoryShim(clients []*client) {
 			return sum / float64(len(pids)), err
 		}})
 	}
-	b.try(trial{name: "memory-shim", what: "PSS of one shim (podman: conmon), idle", unit: "MiB", n: 1, targets: []Target{{Most: 3}}, contenders: list})
+	b.try(trial{name: name, what: "PSS of one shim (podman: conmon), " + when, unit: "MiB", n: 1, targets: targets, contenders: list})
 }
 
 // distinct keeps one client of each engine.
