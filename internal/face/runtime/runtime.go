@@ -93,6 +93,9 @@ func (a *app) main(argv []string) (int, error) {
 		fmt.Fprintf(a.stdout, "dhow-runtime version %s\ncommit: %s\nspec: %s\n", a.version.Number, a.version.Commit, specs.Version)
 		return 0, nil
 	}
+	if a.logFormat != "text" && a.logFormat != "json" {
+		return 1, errdef.New(errdef.InvalidArgument, "--log-format %q is neither text nor json", a.logFormat)
+	}
 	if a.systemdCgroup {
 		return 1, errdef.New(errdef.NotImplemented, "--systemd-cgroup is not implemented by this version of dhow")
 	}

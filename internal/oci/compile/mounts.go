@@ -208,6 +208,9 @@ func (c mounter) bindMount(name string, m specs.Mount, o options) error {
 	if !ok {
 		return invalid(name+".source", "%s: no such file or directory", src)
 	}
+	if o.propagation == u.MS_SHARED { // our mount namespace is a slave of the host's: nothing would come back out
+		return unsupported(name + ".options: shared propagation of a bind mount")
+	}
 	if !what.Proc && insideProc(m.Destination) {
 		return errOverProc(name, m.Destination)
 	}

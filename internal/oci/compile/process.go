@@ -92,7 +92,7 @@ func rlimitNames() []string {
 func (c process) scheduling() {
 	p := c.spec.Process
 	if io := p.IOPriority; io != nil {
-		class := map[specs.IOPriorityClass]int64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
+		class := ioClass(io.Class)
 		c.Why("process.ioPriority")
 		c.Call("", prog.SysIoprioSet, prog.Imm(u.IOPRIO_WHO_PROCESS, "WHO_PROCESS"), prog.Imm(0), prog.Imm(class<<13|int64(io.Priority)))
 	}
@@ -104,6 +104,11 @@ func (c process) scheduling() {
 		}
 		c.Call("", prog.SysPersonality, prog.Imm(v, string(per.Domain)))
 	}
+}
+
+// ioClass is the kernel's number of a class (ioprio_set(2)), 0 for an unknown one.
+func ioClass(c specs.IOPriorityClass) int64 {
+	return map[specs.IOPriorityClass]int64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[c]
 }
 
 // candidates are the files execve is tried on, in order (execvp(3)).

@@ -3,6 +3,8 @@ package compile
 import (
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
@@ -72,6 +74,10 @@ func validateProcess(s *bundle.Spec) error {
 		return invalid("process.cwd", "%q is not an absolute path", p.Cwd)
 	case p.Scheduler != nil:
 		return unsupported("process.scheduler")
+	case p.IOPriority != nil && ioClass(p.IOPriority.Class) == 0:
+		return invalid("process.ioPriority.class", "unknown class %q", p.IOPriority.Class)
+	case s.Linux.Personality != nil && (len(s.Linux.Personality.Flags) > 0 || s.Linux.Personality.Domain != specs.PerLinux && s.Linux.Personality.Domain != specs.PerLinux32):
+		return invalid("linux.personality", "domain %q with %d flags: only LINUX and LINUX32 without flags are known", s.Linux.Personality.Domain, len(s.Linux.Personality.Flags))
 	case p.ExecCPUAffinity != nil:
 		return unsupported("process.execCPUAffinity")
 	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
