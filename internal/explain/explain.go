@@ -8,6 +8,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	netplan "github.com/dhow-containers/dhow/internal/network/plan"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -133,17 +134,17 @@ func (v *view) program() Program {
 	if err != nil {
 		return Program{Note: fmt.Sprintf("not read: %v", err)}
 	}
-	for l := range bytes.Lines(b) {
-		line := strings.TrimRight(string(l), "\n")
-		p.Lines = append(p.Lines, line)
-		if f := strings.Fields(line); len(f) > 1 {
-			switch f[1] {
-			case "host":
-				p.Host++
-			case "child":
-				p.Child++
-			}
+	lines, err := prog.ParseListing(bytes.NewReader(b))
+	if err != nil {
+		return Program{Note: err.Error()}
+	}
+	for _, l := range lines {
+		if l.Lane == "host" {
+			p.Host++
+		} else {
+			p.Child++
 		}
 	}
+	p.Lines = strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
 	return p
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -97,28 +98,31 @@ func (c *Container) releaseParked() error {
 	if !failed {
 		return nil
 	}
-	line, note := c.programLine(index)
-	if strings.HasPrefix(note, "exec: ") {
-		return execError(note, errno)
+	l, err := c.programLine(index)
+	if err != nil {
+		return errdef.New(kindOf(errno), "start container %s: %v at instruction %d (its listing: %v)", c.State.ID, errno, index, err)
 	}
-	return errdef.New(kindOf(errno), "start container %s: %v at instruction %s", c.State.ID, errno, line)
+	if strings.HasPrefix(l.Note, "exec: ") {
+		return execError(l.Note, errno)
+	}
+	return errdef.New(kindOf(errno), "start container %s: %s: %s: %v [instruction %d of the program]", c.State.ID, l.Why, l.Call, errno, index)
 }
 
 // programLine finds an instruction in the stored listing.
-func (c *Container) programLine(index int) (line, note string) {
-	b, err := os.ReadFile(filepath.Join(c.dir(), state.Program))
+func (c *Container) programLine(index int) (prog.Line, error) {
+	f, err := os.Open(filepath.Join(c.dir(), state.Program))
 	if err != nil {
-		return strconv.Itoa(index), ""
+		return prog.Line{}, err
 	}
-	lines := strings.Split(string(b), "\n")
+	defer f.Close()
+	lines, err := prog.ParseListing(f)
+	if err != nil {
+		return prog.Line{}, err
+	}
 	if index < 0 || index >= len(lines) {
-		return strconv.Itoa(index), ""
+		return prog.Line{}, errdef.New(errdef.DataLoss, "it has %d instructions", len(lines))
 	}
-	line = strings.Join(strings.Fields(lines[index]), " ")
-	if _, n, ok := strings.Cut(line, " # "); ok {
-		note, _, _ = strings.Cut(n, " [")
-	}
-	return line, note
+	return lines[index], nil
 }
 
 // Status asks the kernel where the container is in its life.

@@ -119,9 +119,18 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// wellFormed checks what the interpreter relies on.
+// wellFormed checks what the interpreter relies on, and that the listing can be taken apart again.
 func wellFormed(t *testing.T, p *prog.Program) {
 	t.Helper()
+	lines, err := prog.ParseListing(strings.NewReader(p.String()))
+	if err != nil || len(lines) != len(p.Ins) {
+		t.Fatalf("the listing of %d instructions parses into %d lines: %v", len(p.Ins), len(lines), err)
+	}
+	for i, l := range lines {
+		if in := &p.Ins[i]; l.Out != in.Out || l.Goto != in.Goto && len(in.Tolerate) > 0 || l.Undo != in.Undo || len(l.Tolerate) != len(in.Tolerate) {
+			t.Fatalf("parsed as %+v: %s", l, p.Line(i))
+		}
+	}
 	cloned := false
 	for i, in := range p.Ins {
 		if in.Goto != 0 && (in.Goto <= i || in.Goto > len(p.Ins) || p.Ins[min(in.Goto, len(p.Ins)-1)].Lane != in.Lane) {
@@ -189,8 +198,5 @@ func FuzzCompile(f *testing.F) {
 			return
 		}
 		wellFormed(t, p)
-		if strings.Count(p.String(), "\n") != len(p.Ins) {
-			t.Fatal("the listing does not have one line an instruction")
-		}
 	})
 }
