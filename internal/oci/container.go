@@ -32,6 +32,8 @@ type ExecOptions struct {
 	Console     func(master *os.File) error
 	PreserveFDs int
 	Host        facts.Host // as in CreateOptions
+	// Cgroup puts the process into sub-cgroups that exist: v1 controller -> path below the container's, "" -> path in the v2 hierarchy.
+	Cgroup map[string]string
 }
 
 // Load returns a container that another process created.
@@ -194,20 +196,14 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := compile.Exec(compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f,
-		Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: c.State.Cgroups})
+	dirs, err := plan.Sub(c.State.Cgroups, o.Cgroup)
 	if err != nil {
 		return nil, err
 	}
-	r, err := interp.Run(p, interp.Env{Terminal: func(fd int) error {
-		if o.Console == nil {
-			syscall.Close(fd)
-			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
-		}
-		return o.Console(os.NewFile(uintptr(fd), "console"))
-	}})
+	in := compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs}
+	r, err := c.enter(in, &o)
 	if err != nil {
-		return nil, explain(p, err)
+		return nil, err
 	}
 	proc, err := process(r.Pid)
 	if err != nil { // no descriptor left: a process that nobody knows must not stay

@@ -336,3 +336,18 @@ func removeTree(dir string, depth int) error {
 	}
 	return nil
 }
+
+// Unified returns where a process is in the v2 hierarchy, as a path from that hierarchy's root.
+func Unified(pid int) (string, error) {
+	file := "/proc/" + strconv.Itoa(pid) + "/cgroup"
+	b, err := read(file, maxFile)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		if p, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok && path.IsAbs(p) {
+			return path.Clean(p), nil
+		}
+	}
+	return "", errdef.New(errdef.NotFound, "%s: no line of the v2 hierarchy", file)
+}

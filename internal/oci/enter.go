@@ -1,0 +1,55 @@
+package oci
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/interp"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// enter compiles and runs an exec. A v2 cgroup that the container has handed controllers down from takes no process (EBUSY, EOPNOTSUPP
+// where it made it threaded); then, unless the caller named the cgroup, the process goes where the container's first one is.
+func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running, error) {
+	env := interp.Env{Terminal: func(fd int) error {
+		if o.Console == nil {
+			syscall.Close(fd)
+			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
+		}
+		return o.Console(os.NewFile(uintptr(fd), "console"))
+	}}
+	for again := false; ; again = true {
+		p, err := compile.Exec(in)
+		if err != nil {
+			return nil, err
+		}
+		r, err := interp.Run(p, env)
+		if err == nil {
+			return r, nil
+		}
+		if !again && len(o.Cgroup) == 0 && refusesProcesses(p, err) {
+			if own, err := cgroup.Unified(c.State.Pid); err == nil {
+				var other bool
+				if in.Cgroups, other = plan.Same(in.Cgroups, own); other {
+					continue
+				}
+			}
+		}
+		return nil, explain(p, err)
+	}
+}
+
+// refusesProcesses tells whether a program failed because a v2 cgroup does not take processes.
+func refusesProcesses(p *prog.Program, err error) bool {
+	var step *interp.StepError
+	if !errors.As(err, &step) || step.Index < 0 || step.Index >= len(p.Ins) {
+		return false
+	}
+	in := &p.Ins[step.Index]
+	return (step.Errno == syscall.EBUSY || step.Errno == syscall.EOPNOTSUPP) && (in.Op == prog.Clone || in.Why == "linux.cgroupsPath")
+}
