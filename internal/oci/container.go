@@ -294,25 +294,6 @@ func (c *Container) Pause() error { return cgroup.Freeze(c.State.Cgroups) }
 // Resume thaws them.
 func (c *Container) Resume() error { return cgroup.Thaw(c.State.Cgroups) }
 
-// OOMKilled tells whether the kernel has killed a process of the container for want of memory.
-func (c *Container) OOMKilled() bool {
-	n, err := cgroup.OOMKills(c.State.Cgroups)
-	return err == nil && n > 0
-}
-
-// Update changes the limits of a running container.
-func (c *Container) Update(r *specs.LinuxResources) error {
-	l, err := cgroup.Detect()
-	if err != nil {
-		return err
-	}
-	steps, err := plan.Update(l, c.State.CgroupPath, r)
-	if err != nil {
-		return err
-	}
-	return cgroup.Apply(steps, c.State.Pid)
-}
-
 // Delete removes what the container left: cgroups and state. One that still runs is an error, or with force is killed first.
 // Deleting twice is no error.
 func (c *Container) Delete(force bool) error {
