@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
@@ -22,13 +24,16 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
-	}}
+	}, Listener: listenerOf(&c.State, in.Spec, specs.StateRunning)}
 	for again := false; ; again = true {
 		p, err := compile.Exec(in)
 		if err != nil {
 			return nil, err
 		}
 		r, err := interp.Run(p, env)
+		if err == nil && r.Parked() { // its seccomp listener is handed on
+			err = r.Release()
+		}
 		if err == nil {
 			return r, nil
 		}

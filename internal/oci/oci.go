@@ -182,7 +182,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
-	}}
+	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating)}
 	running, err := interp.Run(c.program, env)
 	storeErr := <-stored
 	if err == nil {
@@ -321,6 +321,10 @@ func hintFor(in *prog.Ins, e syscall.Errno) string {
 		return "" // its note says it all
 	case e == interp.Lost:
 		return "the process was killed before it was ready; is its memory limit too small?"
+	case in.Sys == prog.SysConnect:
+		return "is the seccomp agent running?"
+	case in.Op == prog.Listen && e == syscall.EPERM:
+		return "taking a descriptor out of the container's process needs CAP_SYS_PTRACE"
 	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:
 		return "a hard limit above our own needs CAP_SYS_RESOURCE"
 	case e == syscall.EPERM || e == syscall.EACCES:

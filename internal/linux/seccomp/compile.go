@@ -1,8 +1,6 @@
 package seccomp
 
 import (
-	"slices"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -54,9 +52,6 @@ func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 			c.on[column] = true
 		}
 	}
-	if p.DefaultAction == specs.ActNotify {
-		return nil, invalid("defaultAction: SCMP_ACT_NOTIFY would also stop the process that passes the listener on")
-	}
 	for column := range c.named {
 		if c.on[column] {
 			c.named[column] = make([]uint64, 0, len(calls))
@@ -66,6 +61,7 @@ func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 	if c.def, err = answer(p.DefaultAction, p.DefaultErrnoRet); err != nil {
 		return nil, invalid("defaultAction: %w", err)
 	}
+	c.used = c.def == RetUserNotif
 	for i := range p.Syscalls {
 		if err := c.add(&p.Syscalls[i]); err != nil {
 			return nil, invalid("syscalls[%d]: %w", i, err)
@@ -75,14 +71,17 @@ func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !c.used && p.ListenerPath != "" {
-		return nil, invalid("listenerPath: set, but no rule has the action SCMP_ACT_NOTIFY")
+	if c.used && p.ListenerPath == "" { // without SCMP_ACT_NOTIFY a listenerPath has no meaning
+		return nil, invalid("listenerPath: missing, but SCMP_ACT_NOTIFY is used")
+	}
+	if p.ListenerMetadata != "" && p.ListenerPath == "" {
+		return nil, invalid("listenerMetadata: set without listenerPath")
 	}
 	insns := c.generate()
 	if len(insns) > maxInsns {
 		return nil, invalid("the profile needs %d instructions, the kernel allows %d: use fewer rules", len(insns), maxInsns)
 	}
-	return &Filter{Insns: insns, Flags: flags, Notify: c.used}, nil
+	return &Filter{Insns: insns, Flags: flags, Notify: c.used, native: native}, nil
 }
 
 // columnOfSpec maps an architecture's name in the spec; -1 for one that no kernel of ours runs, so that it needs no filter.
@@ -154,7 +153,7 @@ func (c *compiler) flags(flags []specs.LinuxSeccompFlag) (uint32, error) {
 			bits |= flagSpecAllow
 		case specs.LinuxSeccompFlagWaitKillableRecv:
 			if c.used { // the kernel refuses it without a listener, where it has no meaning
-				bits |= flagWaitKillableRecv
+				bits |= FlagWaitKillableRecv
 			}
 		default:
 			return 0, invalid("flags[%d]: unknown flag %q", i, f)
@@ -182,9 +181,6 @@ func (c *compiler) add(s *specs.LinuxSyscall) error {
 		if err := checkArg(a); err != nil {
 			return invalid("args[%d]: %w", i, err)
 		}
-	}
-	if ret == RetUserNotif && slices.Contains(s.Names, "write") {
-		return invalid("names: SCMP_ACT_NOTIFY on write would also stop the process that passes the listener on")
 	}
 	first := len(c.rules)
 	switch {

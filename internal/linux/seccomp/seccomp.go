@@ -25,16 +25,45 @@ type Filter struct {
 	Flags uint32
 	// Notify says that Flags asks for a listener: the call returns a descriptor.
 	Notify bool
+
+	native int // column
+}
+
+// Refuses reports whether the filter keeps a process of the native architecture from making a call, whatever its arguments.
+func (f *Filter) Refuses(name string) bool {
+	return f.always(name, func(ret uint32) bool {
+		return ret != RetAllow && ret != RetLog && ret&0xffff0000 != RetUserNotif
+	})
+}
+
+// Passes reports whether a process of the native architecture may make a call, whatever its arguments, without anybody being asked.
+func (f *Filter) Passes(name string) bool {
+	return f.always(name, func(ret uint32) bool { return ret == RetAllow || ret == RetLog })
+}
+
+// always asks for arguments of nothing, of small numbers, of pointers and of all bits.
+func (f *Filter) always(name string, is func(ret uint32) bool) bool {
+	row := find(name)
+	if row == nil || row.nr[f.native] < 0 {
+		return false
+	}
+	for _, v := range [...]uint64{0, 3, 0x7fff_0000_1000, ^uint64(0)} {
+		if !is(f.Simulate(int(row.nr[f.native]), auditOf(f.native), [6]uint64{v, v, v, v, v, v})) {
+			return false
+		}
+	}
+	return true
 }
 
 // Flags of seccomp(2).
 const (
-	flagTsync            = 1 << 0
-	flagLog              = 1 << 1
-	flagSpecAllow        = 1 << 2
-	flagNewListener      = 1 << 3
-	flagTsyncEsrch       = 1 << 4
-	flagWaitKillableRecv = 1 << 5
+	flagTsync       = 1 << 0
+	flagLog         = 1 << 1
+	flagSpecAllow   = 1 << 2
+	flagNewListener = 1 << 3
+	flagTsyncEsrch  = 1 << 4
+	// FlagWaitKillableRecv is SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, of Linux 5.19.
+	FlagWaitKillableRecv = 1 << 5
 )
 
 // Answers of a filter (seccomp(2), "return value"), the high 16 bits; the low ones are data.

@@ -61,14 +61,15 @@ type Input struct {
 // compiler is what the phases share; each phase is a type of its own around it.
 type compiler struct {
 	emitter
-	in    Input
-	spec  *bundle.Spec
-	tasks []prog.Reg // files by which the child joins its cgroups
-	into  prog.Reg   // the cgroup v2 folder that it is born in
-	keep  []prog.Reg // descriptors that the child needs until it parks
-	ns    namespaces
-	park  [2]prog.Reg // control and status of another process's release
-	sock  [2]prog.Reg // terminal hand-over: host's end, child's end
+	in     Input
+	spec   *bundle.Spec
+	tasks  []prog.Reg // files by which the child joins its cgroups
+	into   prog.Reg   // the cgroup v2 folder that it is born in
+	keep   []prog.Reg // descriptors that the child needs until it parks
+	ns     namespaces
+	filter filter
+	park   [2]prog.Reg // control and status of another process's release
+	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
 }
 
 // The phases: the root file system and all below it; the process that will run in it; the cgroups it runs in.
@@ -95,6 +96,9 @@ func Compile(in Input) (*prog.Program, error) {
 	}
 	c := &compiler{in: in, spec: in.Spec}
 	if err := c.parseNamespaces(); err != nil {
+		return nil, err
+	}
+	if err := c.parseFilter(); err != nil {
 		return nil, err
 	}
 	if err := c.hostLane(); err != nil {
@@ -137,6 +141,9 @@ func unsupported(field string) error {
 
 // hostLane is what happens before the clone, and the clone.
 func (c *compiler) hostLane() error {
+	if err := c.connectListener(); err != nil {
+		return err
+	}
 	if err := (cgroupLane{c}).cgroups(); err != nil {
 		return err
 	}

@@ -30,6 +30,12 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		return nil, err
 	}
 	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}}
+	if err := c.parseFilter(); err != nil {
+		return nil, err
+	}
+	if err := c.connectListener(); err != nil {
+		return nil, err
+	}
 	c.Why("linux.cgroupsPath")
 	c.openCgroups(in.Cgroups)
 	c.Why("")

@@ -9,7 +9,6 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/dhow-containers/dhow/internal/linux/seccomp"
 	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 )
@@ -41,14 +40,27 @@ func (c process) beforePark() error {
 	}
 	c.Why("")
 	keep := []prog.Reg(nil)
-	var args [6]prog.Arg
 	if c.in.Facts.Park != [2]int{} {
 		keep = c.park[:]
-		args = [6]prog.Arg{prog.Imm(int64(keep[0])), prog.Imm(int64(keep[1]))}
 	}
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: keep, Note: "nothing of the host's stays open"})
-	c.Emit(prog.Ins{Op: prog.Park, Args: args, Note: "created; wait for start"})
+	if !c.filter.notifies() { // else it parks with its filter loaded, so that who listens knows of it before start
+		c.parkHere(false)
+	}
 	return nil
+}
+
+// parkHere waits for start; silent where the filter may forbid to say so.
+func (c process) parkHere(silent bool) {
+	var args [6]prog.Arg
+	if c.in.Facts.Park != [2]int{} {
+		args = [6]prog.Arg{prog.Imm(int64(c.park[0])), prog.Imm(int64(c.park[1]))}
+	}
+	if silent {
+		args[2] = prog.Imm(1, "silent")
+	}
+	c.Why("")
+	c.Emit(prog.Ins{Op: prog.Park, Args: args, Note: "created; wait for start"})
 }
 
 func (c process) label() error {
@@ -245,34 +257,6 @@ func (c process) capabilities() (*capSets, error) {
 	return &s, nil
 }
 
-// restrict sets the capabilities and loads the filter: after the last call that it might forbid, which without
-// no_new_privs is the capset that gives CAP_SYS_ADMIN up (seccomp(2), EACCES).
-func (c process) restrict(s *capSets) error {
-	insns, flags, err := c.filter()
-	if err != nil {
-		return err
-	}
-	needAdmin := insns != nil && !c.spec.Process.NoNewPrivileges
-	if s != nil && needAdmin && s.effective&(1<<capSysAdmin) == 0 {
-		wide := *s
-		wide.effective |= 1 << capSysAdmin
-		wide.permitted |= 1 << capSysAdmin
-		c.capset(&wide, "CAP_SYS_ADMIN stays until the filter is loaded")
-		c.ambient(s)
-		c.loadFilter(insns, flags)
-		c.capset(s, "")
-		return nil
-	}
-	if s != nil {
-		c.capset(s, "")
-		c.ambient(s)
-	}
-	if insns != nil {
-		c.loadFilter(insns, flags)
-	}
-	return nil
-}
-
 func (c process) capset(s *capSets, note string) {
 	c.Why("process.capabilities")
 	head := c.Bytes(prog.U32(u.CAP_VERSION_3, 0), "&v3")
@@ -290,29 +274,6 @@ func (c process) ambient(s *capSets) {
 			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), prog.Imm(u.PR_CAP_AMBIENT_RAISE, "RAISE"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0))
 		}
 	}
-}
-
-func (c process) filter() (insns []byte, flags uint32, err error) {
-	s := c.spec.Linux.Seccomp
-	if s == nil {
-		return nil, 0, nil
-	}
-	f, err := seccomp.Compile(s, c.in.Facts.Arch)
-	if err != nil {
-		return nil, 0, invalid("linux.seccomp", "%w", err)
-	}
-	if f.Notify {
-		return nil, 0, unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
-	}
-	return f.Bytes(), f.Flags, nil
-}
-
-func (c process) loadFilter(insns []byte, flags uint32) {
-	c.Why("linux.seccomp")
-	n := len(insns) / 8
-	text := strconv.Itoa(n) + " instructions"
-	fprog := c.Pointers(prog.U64(uint64(n), 0), []int{8}, []prog.Arg{c.Bytes(insns, "")}, "{"+text+"}")
-	c.Call("from here on the filter rules", prog.SysSeccomp, prog.Imm(u.SECCOMP_SET_FILTER, "SET_MODE_FILTER"), prog.Imm(int64(flags)), fprog)
 }
 
 // execute tries the candidates in order. When none could be executed it tries once more, and the first answer other than

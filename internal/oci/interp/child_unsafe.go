@@ -54,7 +54,7 @@ type cloneArgs struct {
 
 // Messages on the status pipe: kind, index of the instruction, value.
 const (
-	msgBarrier = 1
+	msgBarrier = 1 // value: with Listen, a register
 	msgFail    = 2 // value: errno
 	msgForked  = 3 // value: PID of the new process
 	msgParked  = 4
@@ -92,7 +92,11 @@ func run(m *machine, i int) {
 	for i < len(m.ops) {
 		o := &m.ops[i]
 		if o.host {
-			send(m, msgBarrier, i, 0)
+			n := uintptr(0)
+			if o.kind == prog.Listen { // the one register of the child's that the host lane needs
+				n = m.regs[o.args[0]]
+			}
+			send(m, msgBarrier, i, n)
 			wait(m)
 			for i < len(m.ops) && m.ops[i].host {
 				i++
@@ -134,7 +138,9 @@ func run(m *machine, i int) {
 		case prog.Keep:
 			keep(m, o)
 		case prog.Park:
-			send(m, msgParked, i, 0)
+			if o.args[2] == 0 {
+				send(m, msgParked, i, 0)
+			}
 			if o.args[0] != 0 { // another process will release us, through pipes of its own
 				m.ctl, m.status = m.regs[o.args[0]], m.regs[o.args[1]]
 			}

@@ -49,6 +49,8 @@ func (r *Running) step(i int) (int, error) {
 		if err := r.hook(i, o); err != nil {
 			return i, err
 		}
+	case prog.Listen:
+		r.listen = i // once the child goes on it loads its filter
 	case prog.Terminal:
 		if err := r.terminal(i, o); err != nil {
 			return i, err
@@ -143,7 +145,7 @@ func (r *Running) closeHostRegs() {
 
 func opens(s prog.Sys) bool {
 	switch s {
-	case prog.SysOpenat, prog.SysOpenat2, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl, prog.SysBpf:
+	case prog.SysOpenat, prog.SysOpenat2, prog.SysSocket, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl, prog.SysBpf:
 		return true
 	}
 	return false

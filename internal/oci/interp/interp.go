@@ -19,6 +19,8 @@ type Env struct {
 	Hook func(h prog.HookCall, pid int) error
 	// Terminal takes the master side of the container's terminal, and owns the descriptor from then on.
 	Terminal func(fd int) error
+	// Listener hands the child's seccomp listener on through a connected socket; fd and socket are closed when it returns.
+	Listener func(socket, fd, pid int) error
 }
 
 // StepError tells which instruction failed. Err, where set, comes from a hook or the terminal's receiver.
@@ -55,6 +57,7 @@ type Running struct {
 	ctl    int // we write
 	status int // we read
 	first  int // the process cloned first, while it is not Pid and not reaped
+	listen int // the Listen instruction that was reached and not served, else 0
 	parked bool
 }
 
@@ -101,6 +104,9 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 	return r, nil
 }
 
+// Parked reports whether the child waits for Release.
+func (r *Running) Parked() bool { return r.parked }
+
 // Release lets a parked child go on and returns when it has called execve, or with the step that failed.
 func (r *Running) Release() error {
 	if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
@@ -139,6 +145,14 @@ func (r *Running) follow() error {
 			}
 			if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
 				return &StepError{Index: index, Errno: Lost}
+			}
+			if r.listen != 0 {
+				if err := r.listener(value); err != nil {
+					return err
+				}
+			}
+			if r.parked {
+				return nil
 			}
 		case msgForked:
 			r.Pid = value

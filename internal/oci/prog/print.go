@@ -123,6 +123,8 @@ func opName(o Op) string {
 		return "terminal"
 	case Park:
 		return "park"
+	case Listen:
+		return "listen"
 	}
 	return "op" + strconv.Itoa(int(o))
 }

@@ -32,7 +32,8 @@ const (
 	Keep        // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
 	Hook        // host: run Hooks[Args[0]]
 	Terminal    // host: take the terminal's master from the socket pair in register Args[0]
-	Park        // child: report "created", then wait to be released; Args, where set, are registers of another pair of pipes
+	Park        // child: report "created", then wait to be released; Args 0 and 1, where set, are registers of another pair of pipes; Args[2] not 0: without a report
+	Listen      // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
 )
 
 // Reg names a register; 0 is none. Registers written before the clone are visible in the child, later ones are not shared.

@@ -21,6 +21,8 @@ const (
 	SysIoctl
 	SysFcntl
 	SysDup3
+	SysSocket
+	SysConnect
 	SysSocketpair
 	SysSendmsg
 	SysMount
@@ -79,6 +81,8 @@ func (s Sys) info() sysInfo {
 		SysIoctl:         {"ioctl", 16, 29},
 		SysFcntl:         {"fcntl", 72, 25},
 		SysDup3:          {"dup3", 292, 24},
+		SysSocket:        {"socket", 41, 198},
+		SysConnect:       {"connect", 42, 203},
 		SysSocketpair:    {"socketpair", 53, 199},
 		SysSendmsg:       {"sendmsg", 46, 211},
 		SysMount:         {"mount", 165, 40},
