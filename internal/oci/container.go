@@ -162,7 +162,10 @@ func (c *Container) Spec() (*bundle.Spec, error) {
 	if c.spec != nil {
 		return c.spec, nil
 	}
-	s, _, err := bundle.Load(c.State.Bundle)
+	s, _, err := bundle.Load(c.dir())
+	if errdef.Is(err, errdef.NotFound) {
+		s, _, err = bundle.Load(c.State.Bundle)
+	}
 	return s, err
 }
 

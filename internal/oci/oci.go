@@ -36,6 +36,9 @@ type CreateOptions struct {
 	Bundle string         // absolute folder of the bundle
 	Spec   *bundle.Spec   // as loaded from the bundle
 	Rootfs *bundle.Rootfs // nil: Spec.Root.Path is used as it is
+	// Config, where set, is the text of config.json, kept with the state: later changes to the bundle's do not affect the container
+	// (runtime-spec, runtime.md, Create). Without it the bundle must not change.
+	Config []byte
 	// Stdio are the container's descriptors 0, 1, 2. With Spec.Process.Terminal they are unused.
 	Stdio [3]*os.File
 	// Console receives the master side of the terminal when Spec.Process.Terminal is set, and owns it.
@@ -174,7 +177,11 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	}
 	stored := make(chan error, 1)
 	go func() { // printing takes as long as the child needs for a good part of the program
-		stored <- os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
+		err := os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
+		if err == nil && o.Config != nil {
+			err = os.WriteFile(filepath.Join(dir, bundle.ConfigFile), o.Config, 0o600)
+		}
+		stored <- err
 	}()
 	env := interp.Env{Hook: c.hook, Terminal: func(fd int) error {
 		if o.Console == nil {
@@ -188,7 +195,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err == nil {
 		c.running = running
 		if err = c.born(running.Pid, dir); err == nil && storeErr != nil {
-			err = fmt.Errorf("store program: %w", storeErr)
+			err = fmt.Errorf("store program and config: %w", storeErr)
 		}
 		if err != nil {
 			running.Kill()

@@ -380,6 +380,7 @@ func TestDetachedAcrossProcesses(t *testing.T) {
 	if out, err := runtime("create", "--bundle", b.dir, b.id); err == nil || !strings.Contains(out, "exists already") {
 		t.Errorf("creating it twice: %v %s", err, out)
 	}
+	check(t, os.WriteFile(filepath.Join(b.dir, bundle.ConfigFile), []byte("no longer JSON"), 0o600)) // must not matter from here on
 	must("start", b.id)
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(said); err == nil {

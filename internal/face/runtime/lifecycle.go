@@ -52,11 +52,11 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if err != nil {
 		return o, err
 	}
-	s, r, err := bundle.Load(dir)
+	s, r, raw, err := bundle.LoadRaw(dir)
 	if err != nil {
 		return o, err
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, PreserveFDs: f.preserve, Host: host}, nil
+	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve, Host: host}, nil
 }
 
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {

@@ -73,21 +73,28 @@ type linuxSpec struct {
 
 // Load reads config.json and, where there is one, rootfs.json from dir. The parts of the config for other platforms are left out.
 func Load(dir string) (*Spec, *Rootfs, error) {
+	s, r, _, err := LoadRaw(dir)
+	return s, r, err
+}
+
+// LoadRaw is Load, and returns the bytes of config.json as well.
+func LoadRaw(dir string) (*Spec, *Rootfs, []byte, error) {
 	var l linuxSpec
-	if err := readJSON(filepath.Join(dir, ConfigFile), &l); err != nil {
-		return nil, nil, err
+	raw, err := readJSON(filepath.Join(dir, ConfigFile), &l)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	s := Spec{Version: l.Version, Process: l.Process, Root: l.Root, Hostname: l.Hostname, Domainname: l.Domainname, Mounts: l.Mounts,
 		Hooks: l.Hooks, Annotations: l.Annotations, Linux: l.Linux}
 	var r Rootfs
-	err := readJSON(filepath.Join(dir, RootfsFile), &r)
+	_, err = readJSON(filepath.Join(dir, RootfsFile), &r)
 	if errdef.Is(err, errdef.NotFound) {
-		return &s, nil, nil
+		return &s, nil, raw, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return &s, &r, nil
+	return &s, &r, raw, nil
 }
 
 // Study makes the first Load fast: it has encoding/json learn the types beforehand. It is for a program that waits for its bundle.
@@ -115,24 +122,24 @@ func writeJSON(path string, v any) error {
 	return atomicfile.WriteVolatile(path, append(b, '\n'), 0o600, false)
 }
 
-func readJSON(path string, v any) error {
+func readJSON(path string, v any) ([]byte, error) {
 	f, err := os.Open(path)
 	if os.IsNotExist(err) {
-		return errdef.As(errdef.NotFound, err)
+		return nil, errdef.As(errdef.NotFound, err)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, MaxConfig+1))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if len(b) > MaxConfig {
-		return errdef.New(errdef.InvalidArgument, "read %s: larger than %d bytes", path, MaxConfig)
+		return nil, errdef.New(errdef.InvalidArgument, "read %s: larger than %d bytes", path, MaxConfig)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return errdef.New(errdef.InvalidArgument, "parse %s: %w", path, err)
+		return nil, errdef.New(errdef.InvalidArgument, "parse %s: %w", path, err)
 	}
-	return nil
+	return b, nil
 }
