@@ -334,6 +334,10 @@ func hintFor(in *prog.Ins, e syscall.Errno) string {
 		return "taking a descriptor out of the container's process needs CAP_SYS_PTRACE"
 	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:
 		return "a hard limit above our own needs CAP_SYS_RESOURCE"
+	case e == syscall.ENOENT && in.Sys == prog.SysWrite && in.Why == "process.apparmorProfile":
+		return "no such profile is loaded; see apparmor_parser(8)"
+	case e == syscall.EINVAL && in.Why == "process.selinuxLabel":
+		return "the policy knows no such label"
 	case e == syscall.EPERM || e == syscall.EACCES:
 		return "are we root, with the needed capabilities?"
 	case e == syscall.ENOSYS:

@@ -31,6 +31,8 @@ const (
 	CgroupKill                     // cgroup.kill (5.14)
 	TimeNamespace                  // CLONE_NEWTIME (5.6)
 	Nftables                       // nf_tables over netlink
+	AppArmor                       // the security module, switched on
+	SELinux                        // the same, with a policy loaded
 	numFeatures
 )
 
@@ -55,6 +57,8 @@ func rowOf(f Feature) row {
 		CgroupKill:      {"cgroup.kill", all(since(5, 14), cgroup2)},
 		TimeNamespace:   {"time namespace", timeNamespace},
 		Nftables:        {"nftables", nftables},
+		AppArmor:        {"AppArmor", appArmor},
+		SELinux:         {"SELinux", seLinux},
 	}[f]
 }
 

@@ -34,6 +34,7 @@ const (
 
 // openat2(2) resolve flags.
 const (
+	RESOLVE_NO_XDEV       = 0x1
 	RESOLVE_NO_MAGICLINKS = 0x2
 	RESOLVE_IN_ROOT       = 0x10
 )

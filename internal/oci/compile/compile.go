@@ -27,7 +27,9 @@ type Facts struct {
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.
 	NoFile [2]uint64
-	Cgroup plan.Layout
+	// AppArmor and SELinux tell which security module is at work; read only where the config asks.
+	AppArmor, SELinux bool
+	Cgroup            plan.Layout
 	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
 	Sources map[string]Source
 	// Stdio are the descriptors of this process that become 0, 1, 2.
@@ -70,6 +72,8 @@ type compiler struct {
 	filter filter
 	park   [2]prog.Reg // control and status of another process's release
 	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
+	// procfs handles, once there are any: see proc
+	hostProc, ownProc prog.Reg
 }
 
 // The phases: the root file system and all below it; the process that will run in it; the cgroups it runs in.
@@ -148,6 +152,9 @@ func (c *compiler) hostLane() error {
 		return err
 	}
 	c.openNamespaces()
+	if c.ns.user || c.ns.enters {
+		c.openHostProc()
+	}
 	if c.in.Facts.Park != [2]int{} {
 		c.Why("")
 		for k, name := range [2]string{"control", "status"} {

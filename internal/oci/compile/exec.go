@@ -46,6 +46,9 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		c.sock = c.socketpair()
 		c.keep = append(c.keep, c.sock[1])
 	}
+	if in.Namespaces&u.CLONE_NEWUSER != 0 {
+		c.openHostProc()
+	}
 	c.clone(0)
 	c.Lane(prog.Child)
 	c.execEnter(init, in.Namespaces)
@@ -56,9 +59,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	run := process{c}
 	run.scheduling()
-	if in.Process.SelinuxLabel != "" || in.Process.ApparmorProfile != "" {
-		return nil, run.label()
-	}
+	run.labels()
 	run.lookup()
 	if err := run.rlimits(); err != nil {
 		return nil, err
@@ -86,6 +87,8 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
+	c.keyringLabel()
+	c.Why("")
 	c.Call("the session keyring of the container", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
 		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, 122)
 	if flags&u.CLONE_NEWUSER != 0 {

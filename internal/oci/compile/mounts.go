@@ -70,6 +70,7 @@ func (c mounter) overlay() error {
 	if r.Volatile && r.Upper != "" {
 		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
 	}
+	c.context(fs, nil)
 	c.root = c.fsmount("", fs, 0)
 	c.attachAt(c.root, r.Scratch)
 	return nil
@@ -131,6 +132,9 @@ func (c mounter) overlayByPath() error {
 			data += ",volatile"
 		}
 	}
+	if l := c.spec.Linux.MountLabel; l != "" {
+		data += `,context="` + l + `"`
+	}
 	if len(data) >= 4096 {
 		return invalid("rootfs.json: lower", "%d layers do not fit into the 4096 bytes that mount(2) takes on this kernel", len(lower))
 	}
@@ -183,12 +187,20 @@ func (c mounter) mount(name string, m specs.Mount, o options) error {
 	}
 	for _, d := range o.data {
 		if k, v, ok := strings.Cut(d, "="); ok {
-			c.fsconfig(fs, u.FSCONFIG_SET_STRING, k, v, 0)
+			c.fsconfig(fs, u.FSCONFIG_SET_STRING, k, contextValue(k, v), 0)
 		} else {
 			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, d, "", 0)
 		}
 	}
+	switch m.Type {
+	case "proc", "sysfs", "mqueue": // labelled by the policy, or below
+	default:
+		c.context(fs, o.data)
+	}
 	fd := c.fsmount("", fs, o.set)
+	if m.Type == "mqueue" {
+		c.labelRoot(fd)
+	}
 	if o.propagation != 0 {
 		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
 	}
@@ -310,6 +322,7 @@ func (c mounter) emptyFolder() prog.Reg {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+	c.context(fs, nil)
 	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
 }
 

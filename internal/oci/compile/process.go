@@ -31,9 +31,7 @@ func (c process) beforePark() error {
 		c.ensure(p.Cwd, true)
 	}
 	c.scheduling()
-	if p.SelinuxLabel != "" || p.ApparmorProfile != "" {
-		return c.label()
-	}
+	c.labels()
 	c.lookup()
 	if err := c.rlimits(); err != nil { // last of what opens anything: the limit of open files may be small
 		return err
@@ -61,13 +59,6 @@ func (c process) parkHere(silent bool) {
 	}
 	c.Why("")
 	c.Emit(prog.Ins{Op: prog.Park, Args: args, Note: "created; wait for start"})
-}
-
-func (c process) label() error {
-	if c.spec.Process.SelinuxLabel != "" {
-		return unsupported("process.selinuxLabel")
-	}
-	return unsupported("process.apparmorProfile")
 }
 
 func (c process) rlimits() error {

@@ -35,6 +35,9 @@ func validate(s *bundle.Spec, f *Facts) error {
 	if err := validateProcess(s); err != nil {
 		return err
 	}
+	if err := validateLabels(s, f); err != nil {
+		return err
+	}
 	l := s.Linux
 	switch {
 	case l.IntelRdt != nil:
@@ -43,8 +46,6 @@ func validate(s *bundle.Spec, f *Facts) error {
 		return unsupported("linux.memoryPolicy")
 	case len(l.NetDevices) > 0:
 		return unsupported("linux.netDevices")
-	case l.MountLabel != "":
-		return unsupported("linux.mountLabel")
 	case len(l.TimeOffsets) > 0:
 		return unsupported("linux.timeOffsets")
 	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:

@@ -41,6 +41,8 @@ func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 		return f, err
 	}
 	f.Sources = sources(bundleDir, s)
+	f.AppArmor = s.Process != nil && s.Process.ApparmorProfile != "" && probe.Has(probe.AppArmor)
+	f.SELinux = (s.Process != nil && s.Process.SelinuxLabel != "" || s.Linux != nil && s.Linux.MountLabel != "") && probe.Has(probe.SELinux)
 	return f, nil
 }
 

@@ -39,6 +39,9 @@ func (b *Builder) Lane(l Lane) { b.lane = l }
 // Why sets the config field that the instructions that follow are there for.
 func (b *Builder) Why(why string) { b.why = why }
 
+// WhyNow returns the field that Why set last.
+func (b *Builder) WhyNow() string { return b.why }
+
 // Imm is an immediate argument; text, where given, is how it prints.
 func Imm(v int64, text ...string) Arg {
 	a := Arg{Kind: Immediate, Val: v}

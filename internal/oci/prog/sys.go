@@ -17,6 +17,7 @@ const (
 	SysFchownat
 	SysFstat
 	SysFstatfs
+	SysFsetxattr
 	SysFaccessat
 	SysIoctl
 	SysFcntl
@@ -77,6 +78,7 @@ func (s Sys) info() sysInfo {
 		SysFchownat:      {"fchownat", 260, 54},
 		SysFstat:         {"fstat", 5, 80},
 		SysFstatfs:       {"fstatfs", 138, 44},
+		SysFsetxattr:     {"fsetxattr", 190, 7},
 		SysFaccessat:     {"faccessat", 269, 48},
 		SysIoctl:         {"ioctl", 16, 29},
 		SysFcntl:         {"fcntl", 72, 25},
