@@ -239,7 +239,7 @@ func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	fs := c.fsopen("cgroup hierarchies on "+m.Destination, "tmpfs")
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
-	c.context(fs, nil)
+	labeller{c.compiler}.context(fs, nil)
 	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
 	// mount(2) takes one call where the calls above take six, and there are many hierarchies. Its target is a name in the tmpfs that was
@@ -301,7 +301,7 @@ func (c mounter) bindCgroups(m specs.Mount, o options) error {
 		return nil
 	}
 	fs := c.fsopen("", "tmpfs")
-	c.context(fs, nil)
+	labeller{c.compiler}.context(fs, nil)
 	top := c.fsmount("cgroup hierarchies on "+m.Destination, fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
 	for _, d := range dirs {

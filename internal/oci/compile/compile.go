@@ -153,7 +153,7 @@ func (c *compiler) hostLane() error {
 	}
 	c.openNamespaces()
 	if c.ns.user || c.ns.enters {
-		c.openHostProc()
+		labeller{c}.openHostProc()
 	}
 	if c.in.Facts.Park != [2]int{} {
 		c.Why("")

@@ -47,7 +47,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		c.keep = append(c.keep, c.sock[1])
 	}
 	if in.Namespaces&u.CLONE_NEWUSER != 0 {
-		c.openHostProc()
+		labeller{c}.openHostProc()
 	}
 	c.clone(0)
 	c.Lane(prog.Child)
@@ -59,7 +59,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	run := process{c}
 	run.scheduling()
-	run.labels()
+	labeller{c}.process()
 	run.lookup()
 	if err := run.rlimits(); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	c.keyringLabel()
+	labeller{c}.keyring()
 	c.Why("")
 	c.Call("the session keyring of the container", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
 		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, 122)

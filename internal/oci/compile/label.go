@@ -9,6 +9,9 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
+// labeller is the phase of security labels, which belong to several others.
+type labeller struct{ *compiler }
+
 // maxLabel bounds a profile's or label's name: the kernel takes one page of /proc/PID/attr/* and fsconfig(2) 256 bytes less its own.
 const maxLabel = 4000
 
@@ -36,7 +39,7 @@ func validateLabels(s *bundle.Spec, f *Facts) error {
 
 // proc returns a handle of a procfs in which nothing of the container's can stand in for a file: a new instance that only this process
 // sees, or in a user namespace, where the kernel may refuse that (mount_too_revealing), the host's, opened before the clone.
-func (c *compiler) proc() prog.Reg {
+func (c labeller) proc() prog.Reg {
 	if c.hostProc != 0 {
 		return c.hostProc
 	}
@@ -47,7 +50,7 @@ func (c *compiler) proc() prog.Reg {
 }
 
 // openHostProc is for the host lane.
-func (c *compiler) openHostProc() {
+func (c labeller) openHostProc() {
 	p := c.spec.Process
 	if p.ApparmorProfile == "" && p.SelinuxLabel == "" {
 		return
@@ -58,7 +61,7 @@ func (c *compiler) openHostProc() {
 	c.keep = append(c.keep, c.hostProc)
 }
 
-func (c *compiler) expectProc(fd prog.Reg) {
+func (c *emitter) expectProc(fd prog.Reg) {
 	st := c.Bytes(make([]byte, 120), "&statfs")
 	c.Call("", prog.SysFstatfs, prog.R(fd), st)
 	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{st, prog.Imm(0), prog.Imm(u.PROC_SUPER_MAGIC, "PROC_SUPER_MAGIC"), prog.Imm(0xffffffff)},
@@ -67,7 +70,7 @@ func (c *compiler) expectProc(fd prog.Reg) {
 
 // attribute writes a file of this very thread's /proc/PID/attr (proc(5)); of several names the first that exists. What is opened is
 // checked to be on procfs: a write that went elsewhere would leave the process unconfined.
-func (c *compiler) attribute(note, value string, names ...string) {
+func (c labeller) attribute(note, value string, names ...string) {
 	proc, opened := c.proc(), c.Label()
 	how := c.Bytes(prog.U64(u.O_WRONLY|u.O_CLOEXEC, 0, inRoot|u.RESOLVE_NO_XDEV), "{O_WRONLY|O_CLOEXEC, "+inRootText+"|NO_XDEV}")
 	var fd prog.Reg
@@ -90,8 +93,8 @@ func (c *compiler) attribute(note, value string, names ...string) {
 	c.Call("", prog.SysClose, prog.R(fd))
 }
 
-// labels has the kernel change profile and label at the next execve.
-func (c process) labels() {
+// process has the kernel change profile and label at the next execve.
+func (c labeller) process() {
 	p := c.spec.Process
 	if p.ApparmorProfile != "" && c.in.Facts.AppArmor {
 		c.Why("process.apparmorProfile")
@@ -103,8 +106,8 @@ func (c process) labels() {
 	}
 }
 
-// keyringLabel comes before the session keyring is made: a confined process may use keys of its own label only. execve(2) takes it back.
-func (c *compiler) keyringLabel() {
+// keyring comes before the session keyring is made: a confined process may use keys of its own label only. execve(2) takes it back.
+func (c labeller) keyring() {
 	if l := c.spec.Process.SelinuxLabel; l != "" {
 		c.Why("process.selinuxLabel")
 		c.attribute("label of the keyring "+l, l, "keycreate")
@@ -112,7 +115,7 @@ func (c *compiler) keyringLabel() {
 }
 
 // context gives a file system that is being made the SELinux label of the container's files; a mount's own option goes before.
-func (c *compiler) context(fs prog.Reg, options []string) {
+func (c labeller) context(fs prog.Reg, options []string) {
 	l := c.spec.Linux.MountLabel
 	for _, o := range options {
 		if strings.HasPrefix(o, "context=") {
@@ -140,8 +143,8 @@ func contextValue(key, value string) string {
 	return value
 }
 
-// labelRoot labels the root folder of a file system that takes no label by option (mqueue).
-func (c mounter) labelRoot(fd prog.Reg) {
+// folder labels the root folder of a file system that takes no label by option (mqueue).
+func (c labeller) folder(fd prog.Reg) {
 	l := c.spec.Linux.MountLabel
 	if l == "" {
 		return

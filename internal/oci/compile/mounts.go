@@ -70,7 +70,7 @@ func (c mounter) overlay() error {
 	if r.Volatile && r.Upper != "" {
 		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
 	}
-	c.context(fs, nil)
+	labeller{c.compiler}.context(fs, nil)
 	c.root = c.fsmount("", fs, 0)
 	c.attachAt(c.root, r.Scratch)
 	return nil
@@ -195,11 +195,11 @@ func (c mounter) mount(name string, m specs.Mount, o options) error {
 	switch m.Type {
 	case "proc", "sysfs", "mqueue": // labelled by the policy, or below
 	default:
-		c.context(fs, o.data)
+		labeller{c.compiler}.context(fs, o.data)
 	}
 	fd := c.fsmount("", fs, o.set)
 	if m.Type == "mqueue" {
-		c.labelRoot(fd)
+		labeller{c.compiler}.folder(fd)
 	}
 	if o.propagation != 0 {
 		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
@@ -322,7 +322,7 @@ func (c mounter) emptyFolder() prog.Reg {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
-	c.context(fs, nil)
+	labeller{c.compiler}.context(fs, nil)
 	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
 }
 

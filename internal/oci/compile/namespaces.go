@@ -159,7 +159,7 @@ func (c *compiler) enter() {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	c.keyringLabel()
+	labeller{c}.keyring()
 	c.Why("")
 	c.Call("a session keyring of its own", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
 		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, 122) // EDQUOT: as without

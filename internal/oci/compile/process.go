@@ -31,7 +31,7 @@ func (c process) beforePark() error {
 		c.ensure(p.Cwd, true)
 	}
 	c.scheduling()
-	c.labels()
+	labeller{c.compiler}.process()
 	c.lookup()
 	if err := c.rlimits(); err != nil { // last of what opens anything: the limit of open files may be small
 		return err
