@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/linux/selfexe"
 	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/shim"
@@ -26,6 +27,7 @@ const readyFD = 3
 func main() {
 	// A shim mostly sleeps: little heap before a collection, but none before it is first idle (each leaves the collector's own
 	// tables larger; measured), and one processor's worth of caches.
+	selfexe.Name("dhow-shim")
 	runtime.MemProfileRate = 0
 	debug.SetGCPercent(50)
 	runtime.GOMAXPROCS(1)

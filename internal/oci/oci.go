@@ -175,6 +175,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}
+	if err := c.watch(o.Spec, o.Spec.Process); err != nil {
+		return err
+	}
 	stored := make(chan error, 1)
 	go func() { // printing takes as long as the child needs for a good part of the program
 		err := os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)

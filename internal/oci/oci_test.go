@@ -342,12 +342,19 @@ func TestSignalPauseStatus(t *testing.T) {
 }
 
 // Another process starts, and another deletes, what a first one created and left.
-func TestDetachedAcrossProcesses(t *testing.T) {
-	b := newBox(t, "sh", "-c", "echo started > /mnt/said; exec sleep 1000")
+// buildRuntime returns the path of a dhow-runtime of the test's own.
+func buildRuntime(t *testing.T) string {
+	t.Helper()
 	bin := filepath.Join(t.TempDir(), "dhow-runtime")
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/dhow-containers/dhow/cmd/dhow-runtime").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	return bin
+}
+
+func TestDetachedAcrossProcesses(t *testing.T) {
+	b := newBox(t, "sh", "-c", "echo started > /mnt/said; exec sleep 1000")
+	bin := buildRuntime(t)
 	check(t, bundle.Save(b.dir, b.spec, nil))
 	runtime := func(args ...string) (string, error) {
 		file := filepath.Join(b.dir, "said by runtime") // a file: a container that is left running keeps its standard output

@@ -70,6 +70,9 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 255, err
 	}
+	if err := c.GuardExec(); err != nil {
+		return 255, err
+	}
 	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve, Host: host}
 	var tty *foreground
 	if p.Terminal && f.consoleSocket == "" && !f.detach {

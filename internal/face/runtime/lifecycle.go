@@ -56,6 +56,9 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if err != nil {
 		return o, err
 	}
+	if err := oci.GuardCreate(s); err != nil {
+		return o, err
+	}
 	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve, Host: host}, nil
 }
 

@@ -23,6 +23,7 @@ const (
 	File     = "state.json"
 	Parked   = "parked"      // exists until the container was started
 	Program  = "program.txt" // the listing of what made it
+	Watched  = "watched"     // exists when somebody inside may trace: exec only from a read-only mount
 	ParkCtl  = "park.ctl"    // FIFOs through which another process releases the container
 	ParkStat = "park.status"
 )

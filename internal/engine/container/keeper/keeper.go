@@ -19,6 +19,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/selfexe"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 )
 
@@ -58,7 +59,12 @@ func Start(ctx context.Context, binary string, c wire.Config) (*Shim, error) {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
 	defer ready.Close()
-	p, err := os.StartProcess(binary, []string{"dhow-shim", c.RunDir}, &os.ProcAttr{
+	program, err := selfexe.ReadOnly(binary) // containers see it as /proc/PID/exe for a moment, and must not be able to write to it
+	if err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
+	defer program.Close()
+	p, err := os.StartProcess(selfexe.Path(program), []string{"dhow-shim", c.RunDir}, &os.ProcAttr{
 		Dir:   c.RunDir,
 		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []*os.File{null, null, log, readyW}, // 3: one byte once the socket listens
