@@ -190,7 +190,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
 		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it has ended", c.State.ID)
 	}
-	if err := c.watch(s, o.Process); err != nil {
+	if err := watch(c.root, c.State.ID, s, o.Process); err != nil {
 		return nil, err
 	}
 	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{Process: o.Process, Linux: &specs.Linux{MountLabel: s.Linux.MountLabel}})

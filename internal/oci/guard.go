@@ -42,15 +42,15 @@ func (c *Container) GuardExec() error {
 }
 
 // watch marks containers into which somebody who may trace has come: by its own config, by an exec, or by joining a PID namespace.
-func (c *Container) watch(s *bundle.Spec, p *specs.Process) error {
+func watch(root, id string, s *bundle.Spec, p *specs.Process) error {
 	if p == nil || ownUsers(s) || !traces(p.Capabilities) {
 		return nil
 	}
-	if err := mark(c.dir()); err != nil {
+	if err := mark(filepath.Join(root, id)); err != nil {
 		return err
 	}
 	if path := joinsPids(s); path != "" {
-		return markSharing(c.root, path)
+		return markSharing(root, path)
 	}
 	return nil
 }

@@ -175,7 +175,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}
-	if err := c.watch(o.Spec, o.Spec.Process); err != nil {
+	if err := watch(o.Root, o.ID, o.Spec, o.Spec.Process); err != nil {
 		return err
 	}
 	stored := make(chan error, 1)
