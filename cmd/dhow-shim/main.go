@@ -18,7 +18,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/shim"
-	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // readyFD is the descriptor that the engine may pass.
@@ -55,7 +54,7 @@ func run(dir string) error {
 		return err
 	}
 	host := facts.Begin()
-	o := shim.Options{Idle: bundle.Study, Create: func(o oci.CreateOptions) (shim.Container, error) {
+	o := shim.Options{Create: func(o oci.CreateOptions) (shim.Container, error) {
 		o.Host = host
 		c, err := oci.Create(o)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
@@ -161,7 +162,7 @@ func cgroupPath(o *CreateOptions) string {
 }
 
 func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
-	if err := os.WriteFile(filepath.Join(dir, state.Parked), nil, 0o600); err != nil {
+	if err := atomicfile.Create(filepath.Join(dir, state.Parked), "", 0o600); err != nil {
 		return err
 	}
 	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
@@ -178,23 +179,20 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := watch(o.Root, o.ID, o.Spec, o.Spec.Process); err != nil {
 		return err
 	}
-	stored := make(chan error, 1)
-	go func() { // printing takes as long as the child needs for a good part of the program
-		err := os.WriteFile(filepath.Join(dir, state.Program), []byte(c.program.String()), 0o600)
-		if err == nil && o.Config != nil {
-			err = os.WriteFile(filepath.Join(dir, bundle.ConfigFile), o.Config, 0o600)
-		}
-		stored <- err
-	}()
+	var storeErr error
 	env := interp.Env{Hook: c.hook, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
-	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating)}
+	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating), Meanwhile: func() { // it takes as long as the child needs for a good part of the program
+		storeErr = atomicfile.Create(filepath.Join(dir, state.Program), c.program.String(), 0o600)
+		if storeErr == nil && o.Config != nil {
+			storeErr = atomicfile.Create(filepath.Join(dir, bundle.ConfigFile), string(o.Config), 0o600)
+		}
+	}}
 	running, err := interp.Run(c.program, env)
-	storeErr := <-stored
 	if err == nil {
 		c.running = running
 		if err = c.born(running.Pid, dir); err == nil && storeErr != nil {

@@ -55,7 +55,6 @@ const (
 type Options struct {
 	Create CreateFunc // the runtime
 	Ready  io.Writer  // gets one newline once the socket listens; closed if it is a Closer; may be nil
-	Idle   func()     // called then, for what is better done before the first request than during it; may be nil
 }
 
 // Shim is one container's supervisor.
@@ -149,9 +148,6 @@ func Run(cfg wire.Config, o Options) error {
 		if c, ok := o.Ready.(io.Closer); ok {
 			c.Close()
 		}
-	}
-	if o.Idle != nil {
-		go o.Idle() // ends by itself
 	}
 	s.supervise(chld)
 	s.bury(l)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/signals"
 	"github.com/dhow-containers/dhow/internal/oci"
-	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
@@ -57,7 +57,6 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err := parse(fs, argv, 1, -1); err != nil {
 		return 255, err
 	}
-	host := facts.Begin()
 	c, err := oci.Load(a.root, fs.Arg(0))
 	if err != nil {
 		return 255, err
@@ -73,7 +72,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err := c.GuardExec(); err != nil {
 		return 255, err
 	}
-	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve, Host: host}
+	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve}
 	var tty *foreground
 	if p.Terminal && f.consoleSocket == "" && !f.detach {
 		tty = &foreground{}
@@ -81,9 +80,11 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	} else if o.Console, err = consoleTo(f.consoleSocket, p.Terminal); err != nil {
 		return 255, err
 	}
-	signals := make(chan os.Signal, 64)
+	arrived := -1
 	if !f.detach {
-		forward(signals)
+		if arrived, err = signals.Pipe(forwarded()...); err != nil {
+			return 255, err
+		}
 	}
 	proc, err := c.Exec(o)
 	if err != nil {
@@ -100,7 +101,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if f.detach {
 		return 0, nil
 	}
-	return supervise(proc, signals, tty), nil
+	return supervise(proc, arrived, tty), nil
 }
 
 // build takes the process from a file, or the container's own with the flags' changes.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/signals"
 	"github.com/dhow-containers/dhow/internal/oci"
-	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -47,7 +47,6 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if f.noPivot {
 		return o, errdef.New(errdef.NotImplemented, "--no-pivot is not implemented by this version of dhow")
 	}
-	host := facts.Begin()
 	dir, err := filepath.Abs(f.bundle)
 	if err != nil {
 		return o, err
@@ -59,7 +58,7 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if err := oci.GuardCreate(s); err != nil {
 		return o, err
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve, Host: host}, nil
+	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve}, nil
 }
 
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {
@@ -130,9 +129,11 @@ func (a *app) runContainer(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	signals := make(chan os.Signal, 64)
+	arrived := -1
 	if !f.detach {
-		forward(signals) // before the child exists: none is missed
+		if arrived, err = signals.Pipe(forwarded()...); err != nil { // before the child exists: none is missed
+			return 1, err
+		}
 	}
 	c, err := oci.Create(o)
 	if err != nil {
@@ -148,7 +149,7 @@ func (a *app) runContainer(fs *flag.FlagSet, argv []string) (int, error) {
 	if f.detach {
 		return 0, nil
 	}
-	code := supervise(c.Init(), signals, tty)
+	code := supervise(c.Init(), arrived, tty)
 	if f.keep {
 		return code, nil
 	}
@@ -166,51 +167,45 @@ func startCode(err error) int {
 	return 1
 }
 
-// forward subscribes to what is passed on. Each signal costs two system calls; the real-time ones and those that tell of our own faults
-// are left out.
-func forward(c chan os.Signal) {
-	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
-		unix.SIGTTIN, unix.SIGTTOU, unix.SIGALRM, unix.SIGPIPE, unix.SIGPWR)
+// forwarded lists what is passed on. Each signal costs a system call; the real-time ones and those that tell of our own faults are left out.
+func forwarded() []syscall.Signal {
+	return []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT,
+		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGALRM, unix.SIGPWR}
 }
 
 // supervise passes signals on until the process ends, and returns its exit code (128+n after signal n).
-func supervise(p *oci.Process, signals chan os.Signal, tty *foreground) int {
+func supervise(p *oci.Process, arrived int, tty *foreground) int {
+	signal.Ignore(unix.SIGPIPE) // a closed pipe of ours
+	defer signal.Reset(unix.SIGPIPE)
 	if tty != nil {
 		tty.begin()
 		defer tty.end()
 	}
-	done := make(chan int, 1)
-	go func() { // ends with the process
-		var ws syscall.WaitStatus
-		for {
-			_, err := syscall.Wait4(p.Pid, &ws, 0, nil)
-			if err == syscall.EINTR {
-				continue
-			}
-			break
+	fds := []unix.PollFd{{Fd: int32(p.Pidfd.Fd()), Events: unix.POLLIN}, {Fd: int32(arrived), Events: unix.POLLIN}}
+	for fds[0].Revents == 0 {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			break // wait4 below waits as well
 		}
-		if ws.Signaled() {
-			done <- 128 + int(ws.Signal())
-			return
-		}
-		done <- ws.ExitStatus()
-	}()
-	for {
-		select {
-		case code := <-done:
-			return code
-		case s := <-signals:
-			switch s {
-			case syscall.SIGPIPE: // ours: a closed pipe
-			case syscall.SIGWINCH:
+		for _, s := range signals.Read(arrived) {
+			if s == unix.SIGWINCH {
 				if tty != nil {
 					tty.resize()
 				}
-			default:
-				unix.PidfdSendSignal(int(p.Pidfd.Fd()), s.(syscall.Signal), nil, 0)
+				continue
 			}
+			unix.PidfdSendSignal(int(fds[0].Fd), s, nil, 0)
 		}
 	}
+	var ws syscall.WaitStatus
+	for {
+		if _, err := syscall.Wait4(p.Pid, &ws, 0, nil); err != syscall.EINTR {
+			break
+		}
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
 }
 
 func (a *app) kill(fs *flag.FlagSet, argv []string) (int, error) {

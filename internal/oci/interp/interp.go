@@ -21,6 +21,8 @@ type Env struct {
 	Terminal func(fd int) error
 	// Listener hands the child's seccomp listener on through a connected socket; fd and socket are closed when it returns.
 	Listener func(socket, fd, pid int) error
+	// Meanwhile is run once the child exists, before anybody waits for it.
+	Meanwhile func()
 }
 
 // StepError tells which instruction failed. Err, where set, comes from a hook or the terminal's receiver.
@@ -94,6 +96,9 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 	syscall.Close(ctl[0])
 	syscall.Close(status[1])
 	if err == nil {
+		if env.Meanwhile != nil {
+			env.Meanwhile()
+		}
 		err = r.follow()
 	}
 	r.closeHostRegs()

@@ -6,8 +6,8 @@ package bundle
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -79,28 +79,28 @@ func Load(dir string) (*Spec, *Rootfs, error) {
 
 // LoadRaw is Load, and returns the bytes of config.json as well.
 func LoadRaw(dir string) (*Spec, *Rootfs, []byte, error) {
-	var l linuxSpec
-	raw, err := readJSON(filepath.Join(dir, ConfigFile), &l)
+	file := filepath.Join(dir, ConfigFile)
+	raw, err := read(file)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s := Spec{Version: l.Version, Process: l.Process, Root: l.Root, Hostname: l.Hostname, Domainname: l.Domainname, Mounts: l.Mounts,
-		Hooks: l.Hooks, Annotations: l.Annotations, Linux: l.Linux}
-	var r Rootfs
-	_, err = readJSON(filepath.Join(dir, RootfsFile), &r)
+	s, err := decode(raw)
+	if err != nil {
+		return nil, nil, nil, errdef.New(errdef.InvalidArgument, "parse %s: %w", file, err)
+	}
+	file = filepath.Join(dir, RootfsFile)
+	text, err := read(file)
 	if errdef.Is(err, errdef.NotFound) {
-		return &s, nil, raw, nil
+		return s, nil, raw, nil
 	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return &s, &r, raw, nil
-}
-
-// Study makes the first Load fast: it has encoding/json learn the types beforehand. It is for a program that waits for its bundle.
-func Study() {
-	json.Unmarshal([]byte("{}"), &linuxSpec{})
-	json.Unmarshal([]byte("{}"), &Rootfs{})
+	r, err := decodeRootfs(text)
+	if err != nil {
+		return nil, nil, nil, errdef.New(errdef.InvalidArgument, "parse %s: %w", file, err)
+	}
+	return s, r, raw, nil
 }
 
 // Save writes both files into dir, atomically each; r may be nil.
@@ -122,24 +122,14 @@ func writeJSON(path string, v any) error {
 	return atomicfile.WriteVolatile(path, append(b, '\n'), 0o600, false)
 }
 
-func readJSON(path string, v any) ([]byte, error) {
-	f, err := os.Open(path)
-	if os.IsNotExist(err) {
+func read(path string) ([]byte, error) {
+	b, err := atomicfile.Read(path, MaxConfig)
+	switch {
+	case errors.Is(err, atomicfile.ErrTooLarge):
+		return nil, errdef.As(errdef.InvalidArgument, err)
+	case os.IsNotExist(err):
 		return nil, errdef.As(errdef.NotFound, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxConfig+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(b) > MaxConfig {
-		return nil, errdef.New(errdef.InvalidArgument, "read %s: larger than %d bytes", path, MaxConfig)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return nil, errdef.New(errdef.InvalidArgument, "parse %s: %w", path, err)
-	}
-	return b, nil
+	return b, err
+
 }
