@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 )
@@ -87,5 +89,53 @@ func TestExecBesideInit(t *testing.T) {
 	out, code, err := b.exec(c, ExecOptions{}, "cat", "/proc/self/cgroup")
 	if err != nil || code != 0 || !strings.Contains(out, "0::/init\n") {
 		t.Fatalf("exec: %v, code %d, %q; want it in /init", err, code, out)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestUpdateRunning changes limits and device rules of a running container; what can't be had leaves all as it was.
+func TestUpdateRunning(t *testing.T) {
+	b := newBox(t)
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}
+	c := b.sleeping()
+	memory, pids := dirOf(t, c, "memory"), dirOf(t, c, "pids")
+	limit := func() string {
+		if memory.V2 {
+			return content(t, path.Join(memory.Path, "memory.max"))
+		}
+		return content(t, path.Join(memory.Path, "memory.limit_in_bytes"))
+	}
+	tun := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(10)), Minor: ptr(int64(200)), Access: "rwm"}
+	opens := func() bool { // or fails because there is no such device
+		out, _, err := b.exec(c, ExecOptions{}, "sh", "-c", "mknod /tmp/tun c 10 200 2>/tmp/said; cat /tmp/tun 2>&1")
+		check(t, err)
+		return !strings.Contains(out, "not permitted")
+	}
+	b.spec.Process.Capabilities.Effective = append(b.spec.Process.Capabilities.Effective, "CAP_MKNOD")
+	b.spec.Process.Capabilities.Permitted = append(b.spec.Process.Capabilities.Permitted, "CAP_MKNOD")
+	b.spec.Process.Capabilities.Bounding = append(b.spec.Process.Capabilities.Bounding, "CAP_MKNOD")
+	if opens() {
+		t.Fatal("/dev/net/tun opens before it is allowed")
+	}
+	check(t, c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(128 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(33))},
+		Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, tun}}))
+	if limit() != "134217728" || content(t, path.Join(pids.Path, "pids.max")) != "33" || !opens() {
+		t.Errorf("after the update: memory %s, pids %s, /dev/net/tun opens: %v", limit(), content(t, path.Join(pids.Path, "pids.max")), opens())
+	}
+	err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(4096)), CheckBeforeUpdate: ptr(true)}, Pids: &specs.LinuxPids{Limit: ptr(int64(44))}})
+	if err == nil || !strings.Contains(err.Error(), "memory.checkBeforeUpdate") {
+		t.Errorf("a limit below what is in use: %v", err)
+	}
+	if limit() != "134217728" || content(t, path.Join(pids.Path, "pids.max")) != "33" {
+		t.Errorf("after an update that failed: memory %s", limit())
+	}
+	err = c.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(55))}, Unified: map[string]string{"nonesuch.max": "1"}})
+	if !errdef.Is(err, errdef.InvalidArgument) || !strings.Contains(err.Error(), "unified[nonesuch.max]") {
+		t.Errorf("an unknown unified file: %v", err)
+	}
+	check(t, c.Update(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}))
+	if opens() {
+		t.Error("/dev/net/tun still opens")
 	}
 }

@@ -1,10 +1,14 @@
 package oci
 
 import (
+	"fmt"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/oci/compile"
 )
 
 // Meter reads what the kernel counts for a container.
@@ -25,15 +29,24 @@ func (c *Container) OOMKilled() bool {
 	return err == nil && n > 0
 }
 
-// Update changes the limits of a running container.
+// Update changes the limits of a container that runs, all that were given or, on an error, none.
 func (c *Container) Update(r *specs.LinuxResources) error {
+	if !c.State.Alive() {
+		return errdef.New(errdef.Conflict, "cannot update container %s: it is not running", c.State.ID)
+	}
 	l, err := cgroup.Detect()
 	if err != nil {
 		return err
 	}
-	steps, err := plan.Update(l, c.State.CgroupPath, r)
+	if r, err = cgroup.Complete(c.State.Cgroups, r); err != nil {
+		return err
+	}
+	steps, err := plan.Update(l, c.State.CgroupPath, compile.DefaultRules(r))
 	if err != nil {
 		return err
 	}
-	return cgroup.Apply(steps, c.State.Pid)
+	if err := cgroup.Change(steps); err != nil {
+		return fmt.Errorf("update container %s: %w", c.State.ID, err)
+	}
+	return nil
 }

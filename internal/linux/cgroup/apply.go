@@ -32,9 +32,9 @@ func step(s *plan.Step, pid int) error {
 		return nil
 	}
 	if s.Kind == plan.Write || s.Kind == plan.Check {
-		return fmt.Errorf("%s: %s %q to %s: %w%s", s.Why, s.Kind, s.Value, s.Path, err, hint(err))
+		return fmt.Errorf("%s: %s %q to %s: %w%s", s.Why, s.Kind, s.Value, s.Path, err, hint(s, err))
 	}
-	return fmt.Errorf("%s: %s %s: %w%s", s.Why, s.Kind, s.Path, err, hint(err))
+	return fmt.Errorf("%s: %s %s: %w%s", s.Why, s.Kind, s.Path, err, hint(s, err))
 }
 
 func tolerated(list []uint, errno unix.Errno) bool {
@@ -47,8 +47,19 @@ func tolerated(list []uint, errno unix.Errno) bool {
 }
 
 // hint is what to do about the errors people meet.
-func hint(err error) string {
+func hint(s *plan.Step, err error) string {
+	file := path.Base(s.Path)
 	switch {
+	case errors.Is(err, unix.EINVAL) && file == "memory.limit_in_bytes":
+		return "; v1 wants memory and swap together to be at least that, set memory.swap as well"
+	case errors.Is(err, unix.EINVAL) && file == "memory.memsw.limit_in_bytes":
+		return "; it is memory and swap together, and must be at least memory.limit"
+	case errors.Is(err, unix.EINVAL) && file == "cpu.cfs_quota_us":
+		return "; an ancestor's quota for its period is less, or the burst is more"
+	case errors.Is(err, unix.EBUSY) && s.Kind == plan.Check:
+		return "; that much is in use now, and memory.checkBeforeUpdate forbids to push it out"
+	case errors.Is(err, unix.ENODEV) && s.Kind == plan.Write:
+		return "; there is no such device"
 	case errors.Is(err, unix.ENOENT):
 		return "; this kernel or hierarchy has no such setting"
 	case errors.Is(err, unix.EBUSY):
@@ -79,6 +90,8 @@ func act(s *plan.Step, pid int) error {
 		return atMost(s.Path, s.Value)
 	case plan.Devices:
 		return LoadDevices(s.Path, s.Program)
+	case plan.DeviceRules:
+		return changeDevices(s.Path, s.Rules)
 	case plan.Join:
 		if pid <= 0 {
 			return errdef.New(errdef.InvalidArgument, "no process to join with")

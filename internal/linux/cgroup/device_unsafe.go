@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,11 +33,20 @@ type (
 	attrByID struct {
 		id, _, _ uint32 // next_id, open_flags
 	}
+	attrInfo struct {
+		fd, size uint32
+		info     uint64
+	}
+	progInfo struct { // struct bpf_prog_info as far as the name
+		_    [64]byte
+		name [16]byte
+	}
 )
 
 const (
 	maxAttached      = 64
 	bpfProgGetFdByID = 13
+	bpfObjGetInfoFD  = 15
 	bpfFReplace      = 4 // Linux 5.6
 )
 
@@ -53,8 +63,8 @@ func bpf[T any](cmd uintptr, attr *T) (int, error) {
 	}
 }
 
-// LoadDevices loads a program of plan.DeviceProgram and makes it the only device program of a v2 directory. There is no
-// moment without one: the new program stands before an older one goes.
+// LoadDevices loads a program of plan.DeviceProgram and attaches it to a v2 directory in place of earlier ones of ours; those of others
+// (systemd) stay, and all must allow. There is no moment without one: the new program stands before an older one goes.
 func LoadDevices(dir string, program []byte) error {
 	if len(program) == 0 || len(program)%8 != 0 {
 		return errdef.New(errdef.InvalidArgument, "device program: %d bytes are no whole number of instructions", len(program))
@@ -71,7 +81,7 @@ func LoadDevices(dir string, program []byte) error {
 	pin.Pin(&license[0])
 	load := attrLoad{progType: unix.BPF_PROG_TYPE_CGROUP_DEVICE, insnCount: uint32(len(program) / 8),
 		insns: uint64(uintptr(unsafe.Pointer(&program[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
-		name: [16]byte{'d', 'h', 'o', 'w', '_', 'd', 'e', 'v', 'i', 'c', 'e', 's'}}
+		name: programName()}
 	prog, err := bpf(unix.BPF_PROG_LOAD, &load)
 	if err != nil {
 		return fmt.Errorf("load device program: %w", err)
@@ -107,7 +117,22 @@ func LoadDevices(dir string, program []byte) error {
 	return nil
 }
 
-// attached opens the device programs of a directory; the caller closes them.
+func programName() (name [16]byte) {
+	copy(name[:], plan.DeviceProgramName)
+	return name
+}
+
+// ours tells whether a program has our name.
+func ours(fd int) bool {
+	var info progInfo
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&info)
+	_, err := bpf(bpfObjGetInfoFD, &attrInfo{fd: uint32(fd), size: uint32(unsafe.Sizeof(info)), info: uint64(uintptr(unsafe.Pointer(&info)))})
+	return err == nil && info.name == programName()
+}
+
+// attached opens our device programs of a directory; the caller closes them.
 func attached(dir int) ([]int, error) {
 	ids := make([]uint32, maxAttached)
 	var pin runtime.Pinner
@@ -130,6 +155,10 @@ func attached(dir int) ([]int, error) {
 				unix.Close(fd)
 			}
 			return nil, fmt.Errorf("open device program %d: %w", id, err)
+		}
+		if !ours(fd) {
+			unix.Close(fd)
+			continue
 		}
 		fds = append(fds, fd)
 	}

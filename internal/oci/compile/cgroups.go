@@ -15,7 +15,7 @@ import (
 
 // cgroups makes the container's cgroups and sets its limits in the host lane, and opens what the child joins them by.
 func (c cgroupLane) cgroups() error {
-	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, withDefaultRules(c.spec.Linux.Resources))
+	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, DefaultRules(c.spec.Linux.Resources))
 	if err != nil {
 		return err
 	}
@@ -99,9 +99,9 @@ func (c *compiler) openCgroups(dirs []plan.Dir) {
 	}
 }
 
-// withDefaultRules appends the device rules that every container needs and every runtime adds: making nodes (inert without the right to
+// DefaultRules appends the device rules that every container needs and every runtime adds: making nodes (inert without the right to
 // open them), the default devices, terminals.
-func withDefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
+func DefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
 	if r == nil || len(r.Devices) == 0 {
 		return r
 	}
@@ -215,7 +215,7 @@ func (c cgroupLane) copyFile(s plan.Step) {
 func (c cgroupLane) deviceProgram(s plan.Step) {
 	const progLoad, progAttach, typeCgroupDevice, attachDevice, allowMulti = 5, 8, 15, 6, 2
 	insns, license := c.Bytes(s.Program, ""), c.Str("Apache-2.0")
-	load := c.Pointers(append(prog.U32(typeCgroupDevice, uint32(len(s.Program)/8)), prog.U64(0, 0, 0, 0, 0, 0, 0)...), []int{8, 16},
+	load := c.Pointers(append(prog.U32(typeCgroupDevice, uint32(len(s.Program)/8)), deviceProgramName()...), []int{8, 16},
 		[]prog.Arg{insns, license}, "{CGROUP_DEVICE, "+strconv.Itoa(len(s.Program)/8)+" instructions}")
 	fd, _ := c.CallR("device rules", prog.SysBpf, prog.Imm(progLoad, "PROG_LOAD"), load, prog.Imm(64))
 	dir, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
@@ -225,6 +225,13 @@ func (c cgroupLane) deviceProgram(s plan.Step) {
 	c.Call("", prog.SysBpf, prog.Imm(progAttach, "PROG_ATTACH"), attach, prog.Imm(16))
 	c.Call("", prog.SysClose, prog.R(dir))
 	c.Call("", prog.SysClose, prog.R(fd))
+}
+
+// deviceProgramName is the rest of the load's attributes: nothing, then at offset 48 the name by which an update knows the program again.
+func deviceProgramName() []byte {
+	rest := prog.U64(0, 0, 0, 0, 0, 0, 0)
+	copy(rest[40:], plan.DeviceProgramName)
+	return rest
 }
 
 // cgroupMount shows the container its own cgroups: on v2 the one hierarchy, on v1 a tmpfs with one folder a hierarchy.

@@ -32,7 +32,7 @@ func Create(l Layout, cgroupsPath string, r *specs.LinuxResources) ([]Step, erro
 }
 
 // Update plans new limits for a container that runs. Fields that are nil stay as they are; but linux.resources.cpu quota and period
-// belong together on v2 (one file), so give both, and on v2 memory.swap needs memory.limit beside it.
+// belong together on v2 (one file), so give both, and on v2 memory.swap needs memory.limit beside it (cgroup.Complete asks the kernel).
 //
 // v1's memory limit and swap limit must keep limit <= swap at every moment and period and quota their ratio, so that the right order
 // depends on the values in force. The plan does not know them: it writes the first, tolerating EINVAL, then the second, then the
@@ -174,8 +174,8 @@ func (p *planner) pids() error {
 		return err
 	}
 	value := "max"
-	if n := *p.r.Pids.Limit; n > 0 {
-		value = strconv.FormatInt(n, 10)
+	if n := *p.r.Pids.Limit; n >= 0 { // 0 lets nothing fork, as 1 does for one task; systemd knows no 0
+		value = strconv.FormatInt(max(n, 1), 10)
 	}
 	p.write(d, "pids.max", value, "pids.limit")
 	return nil

@@ -30,38 +30,6 @@ func (p *planner) devices() error {
 	return nil
 }
 
-func (p *planner) devicesV1(d Dir) error {
-	p.write(d, "devices.deny", "a", "devices")
-	for i, raw := range p.r.Devices {
-		field := "devices[" + strconv.Itoa(i) + "]"
-		r, err := parseRule(raw, field)
-		if err != nil {
-			return err
-		}
-		if i == 0 && !r.allow && r.everything() {
-			continue // said already
-		}
-		file := "devices.deny"
-		if r.allow {
-			file = "devices.allow"
-		}
-		if r.everything() {
-			p.write(d, file, "a", field)
-			continue
-		}
-		// The kernel takes "a" for everything whatever follows it, so a narrower rule for both types is two.
-		for _, t := range [...]struct {
-			on   bool
-			name string
-		}{{r.block, "b"}, {r.char, "c"}} {
-			if t.on {
-				p.write(d, file, t.name+" "+wild(r.major)+":"+wild(r.minor)+" "+r.letters(), field)
-			}
-		}
-	}
-	return nil
-}
-
 func wild(n int64) string {
 	if n < 0 {
 		return "*"
@@ -171,6 +139,9 @@ type assembler []byte
 func (a *assembler) op(code, dst, src byte, off int16, imm int32) {
 	*a = append(*a, code, src<<4|dst, byte(off), byte(off>>8), byte(imm), byte(imm>>8), byte(imm>>16), byte(imm>>24))
 }
+
+// DeviceProgramName is what our programs are called in the kernel, which tells them from others that are attached to the same cgroup.
+const DeviceProgramName = "dhow_devices"
 
 // DeviceProgram writes the eBPF program (instructions in little-endian memory order) for BPF_CGROUP_DEVICE. Everything is denied
 // unless a rule allows it; for each of the accesses asked for, the last rule that matches decides, as with v1's files.

@@ -81,7 +81,7 @@ func (d Dir) Has(controller string) bool {
 }
 
 // Dirs returns the container's directory in each hierarchy. An absolute cgroupsPath begins at each mount point, a relative one at
-// our own cgroup, as runc has it. The path must name something below and must not contain "..".
+// our own cgroup (v1) or beside it (v2, where a cgroup with processes has no controllers for those below), as runc has it. The path must name something below and must not contain "..".
 func Dirs(l Layout, cgroupsPath string) ([]Dir, error) {
 	if err := checkPath(cgroupsPath); err != nil {
 		return nil, err
@@ -90,7 +90,11 @@ func Dirs(l Layout, cgroupsPath string) ([]Dir, error) {
 		if path.IsAbs(cgroupsPath) {
 			return path.Join(mount, cgroupsPath)
 		}
-		return path.Join(mount, path.Join("/", self), cgroupsPath)
+		self = path.Join("/", self)
+		if l.Mode == V2 {
+			self = path.Dir(self)
+		}
+		return path.Join(mount, self, cgroupsPath)
 	}
 	var dirs []Dir
 	for _, c := range l.Controllers {
@@ -135,12 +139,13 @@ type Kind int
 
 // The kinds of Step.
 const (
-	Mkdir   Kind = iota + 1 // make directory Path, mode 0755
-	Write                   // write Value to file Path; if it does not exist and Else is set, do Else
-	Copy                    // if file Path is empty, write to it what file From contains
-	Check                   // refuse with EBUSY unless the number in file Path is at most Value
-	Devices                 // attach Program to directory Path as the only BPF_CGROUP_DEVICE program
-	Join                    // write the process's pid to file Path
+	Mkdir       Kind = iota + 1 // make directory Path, mode 0755
+	Write                       // write Value to file Path; if it does not exist and Else is set, do Else
+	Copy                        // if file Path is empty, write to it what file From contains
+	Check                       // refuse with EBUSY unless the number in file Path is at most Value
+	Devices                     // attach Program to directory Path, in place of an earlier one of ours
+	Join                        // write the process's pid to file Path
+	DeviceRules                 // bring the v1 devices controller of directory Path to Rules, by as few changes as there are
 )
 
 func (k Kind) String() string {
@@ -157,6 +162,8 @@ func (k Kind) String() string {
 		return "devices"
 	case Join:
 		return "join"
+	case DeviceRules:
+		return "device rules"
 	}
 	return "kind" + strconv.Itoa(int(k))
 }
@@ -169,6 +176,7 @@ type Step struct {
 	From     string
 	Else     *Step
 	Program  []byte
+	Rules    *DeviceList
 	Tolerate []uint
 	Why      string // the field of the OCI configuration that asked for it
 }
@@ -185,6 +193,9 @@ func (s Step) String() string {
 	}
 	if s.Program != nil {
 		b.WriteString(" " + strconv.Itoa(len(s.Program)/8) + " instructions")
+	}
+	if s.Rules != nil {
+		b.WriteString(" " + strconv.Quote(s.Rules.String()))
 	}
 	for i, e := range s.Tolerate {
 		b.WriteString([]string{" tolerate ", ","}[min(i, 1)] + errnoName(e))
