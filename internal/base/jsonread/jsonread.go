@@ -243,7 +243,7 @@ func (r *Reader) skip() {
 	for r.space(); !r.failed && r.i < len(r.s); r.space() {
 		switch c := r.s[r.i]; c {
 		case '"':
-			r.String()
+			_ = r.String()
 		case '{', '[':
 			depth++
 			r.i++
