@@ -32,6 +32,7 @@ type ExecOptions struct {
 	Console     func(master *os.File) error
 	PreserveFDs int
 	Host        facts.Host // as in CreateOptions
+	Warn        func(text string)
 	// Cgroup puts the process into sub-cgroups that exist: v1 controller -> path below the container's, "" -> path in the v2 hierarchy.
 	Cgroup map[string]string
 }
@@ -226,9 +227,12 @@ func differing(pid int) (uint64, error) {
 		name string
 		flag uint64
 	}{{"user", uapi.CLONE_NEWUSER}, {"mnt", uapi.CLONE_NEWNS}, {"pid", uapi.CLONE_NEWPID}, {"net", uapi.CLONE_NEWNET},
-		{"ipc", uapi.CLONE_NEWIPC}, {"uts", uapi.CLONE_NEWUTS}, {"cgroup", uapi.CLONE_NEWCGROUP}} {
+		{"ipc", uapi.CLONE_NEWIPC}, {"uts", uapi.CLONE_NEWUTS}, {"cgroup", uapi.CLONE_NEWCGROUP}, {"time", uapi.CLONE_NEWTIME}} {
 		var theirs, ours unix.Stat_t
 		if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+n.name, &theirs); err != nil {
+			if n.flag == uapi.CLONE_NEWTIME && errors.Is(err, unix.ENOENT) {
+				continue // this kernel has none
+			}
 			return 0, fmt.Errorf("namespace %s of process %d: %w", n.name, pid, err)
 		}
 		if err := unix.Stat("/proc/self/ns/"+n.name, &ours); err != nil || ours.Ino != theirs.Ino {

@@ -30,6 +30,9 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 		if err != nil {
 			return nil, err
 		}
+		if !again {
+			warn(o.Warn, p)
+		}
 		r, err := interp.Run(p, env)
 		if err == nil && r.Parked() { // its seccomp listener is handed on
 			err = r.Release()

@@ -48,6 +48,8 @@ type CreateOptions struct {
 	PreserveFDs int
 	// Host gives the host's facts; nil reads them.
 	Host facts.Host
+	// Warn is told what the config asks for and cannot have, where the spec wants the container to be made all the same; nil: nobody is.
+	Warn func(text string)
 	// Detached lets another process Start the container, after this one has ended.
 	Detached bool
 }
@@ -102,8 +104,18 @@ func Create(o CreateOptions) (_ *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
+	warn(o.Warn, p)
 	c := &Container{root: o.Root, spec: o.Spec, program: p}
 	return c, c.make(&o, in, dir)
+}
+
+func warn(to func(string), p *prog.Program) {
+	if to == nil {
+		return
+	}
+	for _, text := range p.Warnings {
+		to(text)
+	}
 }
 
 // Plan returns the Program that Create would run, and makes nothing.
@@ -180,7 +192,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return err
 	}
 	var storeErr error
-	env := interp.Env{Hook: c.hook, Terminal: func(fd int) error {
+	env := interp.Env{Hook: c.hook, CopyUp: copyUp, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")

@@ -31,6 +31,7 @@ type box struct {
 	root string
 	id   string
 	spec *bundle.Spec
+	warn func(string)
 }
 
 const testConfig = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"hostname":"box",
@@ -113,7 +114,7 @@ func (b *box) create() (*Container, *output, error) {
 	out := newOutput(b.t)
 	null, err := os.Open(os.DevNull)
 	check(b.t, err)
-	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}})
+	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}, Warn: b.warn})
 	null.Close()
 	out.w.Close()
 	return c, out, err

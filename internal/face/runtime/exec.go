@@ -72,7 +72,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err := c.GuardExec(); err != nil {
 		return 255, err
 	}
-	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve}
+	o := oci.ExecOptions{Process: p, PreserveFDs: f.preserve, Warn: a.warn}
 	var tty *foreground
 	if p.Terminal && f.consoleSocket == "" && !f.detach {
 		tty = &foreground{}

@@ -152,12 +152,13 @@ func (a *app) features(fs *flag.FlagSet, argv []string) (int, error) {
 		Hooks:        []string{"prestart", "createRuntime", "poststart", "poststop"},
 		MountOptions: compile.MountOptions(),
 		Linux: &features.Linux{
-			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"},
-			Capabilities: caps,
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
-			Seccomp:      &features.Seccomp{Enabled: &yes},
-			Apparmor:     &features.Apparmor{Enabled: &yes},
-			Selinux:      &features.Selinux{Enabled: &yes},
+			Namespaces:      []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
+			Capabilities:    caps,
+			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Seccomp:         &features.Seccomp{Enabled: &yes},
+			Apparmor:        &features.Apparmor{Enabled: &yes},
+			Selinux:         &features.Selinux{Enabled: &yes},
+			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	})
 }

@@ -58,7 +58,7 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if err := oci.GuardCreate(s); err != nil {
 		return o, err
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve}, nil
+	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve, Warn: a.warn}, nil
 }
 
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {

@@ -153,6 +153,16 @@ func defaultRoot() string {
 func (a *app) report(err error) {
 	msg := strings.TrimSpace(err.Error())
 	fmt.Fprintln(a.stderr, "dhow-runtime: "+msg)
+	a.toLog("error", msg)
+}
+
+// warn is report for what is no error.
+func (a *app) warn(msg string) {
+	fmt.Fprintln(a.stderr, "dhow-runtime: warning: "+msg)
+	a.toLog("warning", msg)
+}
+
+func (a *app) toLog(level, msg string) {
 	if a.log == "" {
 		return
 	}
@@ -164,9 +174,9 @@ func (a *app) report(err error) {
 	defer f.Close()
 	now := time.Now().Format(time.RFC3339)
 	if a.logFormat == "json" {
-		b, _ := json.Marshal(map[string]string{"level": "error", "msg": msg, "time": now})
+		b, _ := json.Marshal(map[string]string{"level": level, "msg": msg, "time": now})
 		f.Write(append(b, '\n'))
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, msg)
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, msg)
 }

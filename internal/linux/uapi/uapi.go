@@ -41,40 +41,56 @@ const (
 
 // mount(2) flags.
 const (
-	MS_RDONLY     = 1
-	MS_NOSUID     = 2
-	MS_NODEV      = 4
-	MS_NOEXEC     = 8
-	MS_REC        = 16384
-	MS_UNBINDABLE = 1 << 17
-	MS_PRIVATE    = 1 << 18
-	MS_SLAVE      = 1 << 19
-	MS_SHARED     = 1 << 20
-	MNT_DETACH    = 2
+	MS_RDONLY      = 1
+	MS_NOSUID      = 2
+	MS_NODEV       = 4
+	MS_NOEXEC      = 8
+	MS_SYNCHRONOUS = 16
+	MS_REMOUNT     = 32
+	MS_MANDLOCK    = 64
+	MS_DIRSYNC     = 128
+	MS_NOSYMFOLLOW = 256
+	MS_NOATIME     = 1 << 10
+	MS_NODIRATIME  = 1 << 11
+	MS_BIND        = 1 << 12
+	MS_REC         = 1 << 14
+	MS_SILENT      = 1 << 15
+	MS_UNBINDABLE  = 1 << 17
+	MS_PRIVATE     = 1 << 18
+	MS_SLAVE       = 1 << 19
+	MS_SHARED      = 1 << 20
+	MS_I_VERSION   = 1 << 23
+	MS_STRICTATIME = 1 << 24
+	MS_LAZYTIME    = 1 << 25
+	MNT_DETACH     = 2
 )
 
 // The mount API of Linux 5.2: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2) (5.12).
 const (
-	FSOPEN_CLOEXEC          = 1
-	FSMOUNT_CLOEXEC         = 1
-	FSCONFIG_SET_FLAG       = 0
-	FSCONFIG_SET_STRING     = 1
-	FSCONFIG_SET_FD         = 5
-	FSCONFIG_CMD_CREATE     = 6
-	OPEN_TREE_CLONE         = 1
-	OPEN_TREE_CLOEXEC       = O_CLOEXEC
-	MOVE_MOUNT_F_EMPTY_PATH = 0x4
-	MOVE_MOUNT_T_EMPTY_PATH = 0x40
-	MOUNT_ATTR_RDONLY       = 0x1
-	MOUNT_ATTR_NOSUID       = 0x2
-	MOUNT_ATTR_NODEV        = 0x4
-	MOUNT_ATTR_NOEXEC       = 0x8
-	MOUNT_ATTR__ATIME       = 0x70
-	MOUNT_ATTR_RELATIME     = 0x0
-	MOUNT_ATTR_NOATIME      = 0x10
-	MOUNT_ATTR_STRICTATIME  = 0x20
-	MOUNT_ATTR_NODIRATIME   = 0x80
-	MOUNT_ATTR_NOSYMFOLLOW  = 0x200000
+	FSOPEN_CLOEXEC           = 1
+	FSMOUNT_CLOEXEC          = 1
+	FSCONFIG_SET_FLAG        = 0
+	FSCONFIG_SET_STRING      = 1
+	FSCONFIG_SET_FD          = 5
+	FSCONFIG_CMD_CREATE      = 6
+	FSCONFIG_CMD_RECONFIGURE = 7
+	FSPICK_CLOEXEC           = 1
+	FSPICK_EMPTY_PATH        = 8
+	OPEN_TREE_CLONE          = 1
+	OPEN_TREE_CLOEXEC        = O_CLOEXEC
+	MOVE_MOUNT_F_EMPTY_PATH  = 0x4
+	MOVE_MOUNT_T_EMPTY_PATH  = 0x40
+	MOUNT_ATTR_RDONLY        = 0x1
+	MOUNT_ATTR_NOSUID        = 0x2
+	MOUNT_ATTR_NODEV         = 0x4
+	MOUNT_ATTR_NOEXEC        = 0x8
+	MOUNT_ATTR__ATIME        = 0x70
+	MOUNT_ATTR_RELATIME      = 0x0
+	MOUNT_ATTR_NOATIME       = 0x10
+	MOUNT_ATTR_STRICTATIME   = 0x20
+	MOUNT_ATTR_NODIRATIME    = 0x80
+	MOUNT_ATTR_IDMAP         = 0x100000
+	MOUNT_ATTR_NOSYMFOLLOW   = 0x200000
 )
 
 // prctl(2), capset(2), seccomp(2), ioctl(2), fcntl(2), close_range(2).
@@ -96,6 +112,7 @@ const (
 	SOL_SOCKET           = 1
 	SCM_RIGHTS           = 1
 	KEYCTL_JOIN_SESSION  = 1
+	KEYCTL_SETPERM       = 5
 	IOPRIO_WHO_PROCESS   = 1
 	S_IFIFO              = 0x1000
 	S_IFCHR              = 0x2000

@@ -6,6 +6,7 @@
 package compile
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,10 @@ type Facts struct {
 	Arch         string // Go's name of the architecture
 	Major, Minor int    // kernel version
 	LastCap      int    // highest capability number the kernel knows
+	// Caps are the capabilities that we have ourselves, by number; 0: all.
+	Caps uint64
+	// OOMFloor is the least oom_score_adj that we may set; nil: any.
+	OOMFloor *int
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.
@@ -32,6 +37,8 @@ type Facts struct {
 	Cgroup            plan.Layout
 	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
 	Sources map[string]Source
+	// Shared tells which of the namespace files that the config names are of namespaces that we are in ourselves.
+	Shared map[string]bool
 	// Stdio are the descriptors of this process that become 0, 1, 2.
 	Stdio [3]int
 	// Preserve is the number of descriptors from 3 on that the container inherits.
@@ -72,13 +79,29 @@ type compiler struct {
 	filter filter
 	park   [2]prog.Reg // control and status of another process's release
 	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
+	copy   [2]prog.Reg // the same for folders to be copied
+	host   fromHost
+	late   []prog.Reg // mounts that become read-only once all is in them
 	// procfs handles, once there are any: see proc
 	hostProc, ownProc prog.Reg
 }
 
-// The phases: the root file system and all below it; the process that will run in it; the cgroups it runs in.
+// fromHost is what was opened by paths of the host.
+type fromHost struct {
+	root  prog.Reg         // the folder that the root file system is
+	trees map[int]prog.Reg // sources of bind mounts that are opened early, by the number of the mount
+}
+
+// The phases: the way into namespaces; the root file system; what is mounted in it, and bound; device nodes and terminals; what is hidden
+// and read-only; kernel parameters; the process that will run; the cgroups it runs in.
 type (
+	entry      struct{ *compiler }
+	rooter     struct{ *compiler }
 	mounter    struct{ *compiler }
+	binder     struct{ *compiler }
+	nodes      struct{ *compiler }
+	masker     struct{ *compiler }
+	sysctls    struct{ *compiler }
 	process    struct{ *compiler }
 	cgroupLane struct{ *compiler }
 )
@@ -98,8 +121,8 @@ func Compile(in Input) (*prog.Program, error) {
 	if err := validate(in.Spec, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{in: in, spec: in.Spec}
-	if err := c.parseNamespaces(); err != nil {
+	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}}}
+	if err := (entry{c}).parseNamespaces(); err != nil {
 		return nil, err
 	}
 	if err := c.parseFilter(); err != nil {
@@ -109,11 +132,9 @@ func Compile(in Input) (*prog.Program, error) {
 		return nil, err
 	}
 	c.Lane(prog.Child)
-	c.enter()
-	c.hostNames()
-	m, p := mounter{c}, process{c}
-	for _, phase := range []func() error{m.rootfs, m.mounts, m.devices, m.sysctls, m.terminal, c.createRuntimeHooks, c.pivot,
-		m.maskedPaths, m.readonlyPaths, p.beforePark, p.finish} {
+	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
+	for _, phase := range []func() error{entry{c}.enter, c.hostNames, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, c.createRuntimeHooks, c.pivot,
+		k.maskedPaths, k.readonlyPaths, r.settle, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err
 		}
@@ -143,6 +164,11 @@ func unsupported(field string) error {
 	return errdef.New(errdef.NotImplemented, "config.json: %s is not implemented by this version of dhow", field)
 }
 
+// tooOld names the kernel that a field needs.
+func (c *compiler) tooOld(field string, major, minor int) error {
+	return errdef.New(errdef.NotImplemented, "config.json: %s needs Linux %d.%d; this is %d.%d", field, major, minor, c.in.Facts.Major, c.in.Facts.Minor)
+}
+
 // hostLane is what happens before the clone, and the clone.
 func (c *compiler) hostLane() error {
 	if err := c.connectListener(); err != nil {
@@ -151,7 +177,7 @@ func (c *compiler) hostLane() error {
 	if err := (cgroupLane{c}).cgroups(); err != nil {
 		return err
 	}
-	c.openNamespaces()
+	entry{c}.openNamespaces()
 	if c.ns.user || c.ns.enters {
 		labeller{c}.openHostProc()
 	}
@@ -165,8 +191,16 @@ func (c *compiler) hostLane() error {
 	}
 	if c.spec.Process.Terminal {
 		c.Why("process.terminal")
-		c.sock = c.socketpair()
+		c.sock = c.socketpair("through which the terminal is handed over")
 		c.keep = append(c.keep, c.sock[1])
+	}
+	if slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return slices.Contains(m.Options, "tmpcopyup") }) {
+		c.Why("mounts")
+		c.copy = c.socketpair("through which folders to be copied are handed over")
+		c.keep = append(c.keep, c.copy[1])
+	}
+	if err := (binder{c}).idmapped(); err != nil {
+		return err
 	}
 	c.Why("linux.namespaces")
 	c.clone(c.ns.cloneFlags())
@@ -181,10 +215,10 @@ func (c *compiler) clone(flags uint64) {
 	c.Emit(in)
 }
 
-func (c *compiler) socketpair() [2]prog.Reg {
+func (c *compiler) socketpair(note string) [2]prog.Reg {
 	const afUnix, sockStream, sockCloexec = 1, 1, u.O_CLOEXEC
 	mem := c.Bytes(make([]byte, 8), "&pair")
-	c.Call("through which the terminal is handed over", prog.SysSocketpair, prog.Imm(afUnix, "AF_UNIX"),
+	c.Call(note, prog.SysSocketpair, prog.Imm(afUnix, "AF_UNIX"),
 		prog.Imm(sockStream|sockCloexec, "SOCK_STREAM|SOCK_CLOEXEC"), prog.Imm(0), mem)
 	var out [2]prog.Reg
 	for k := range out {

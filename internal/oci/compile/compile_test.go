@@ -83,6 +83,11 @@ func golden(t *testing.T, file string) {
 	if words := strings.Fields(string(get("grep"))); len(words) > 0 && err == nil {
 		got = grep(got, words)
 	}
+	if err == nil {
+		for _, w := range p.Warnings {
+			got += "warning: " + w + "\n"
+		}
+	}
 	if *update {
 		var kept []txtar.File
 		for _, f := range a.Files {

@@ -24,7 +24,7 @@ func defaultDevices() []specs.LinuxDevice {
 }
 
 // devices makes the device nodes and the usual symbolic links, all by handles.
-func (c mounter) devices() error {
+func (c nodes) devices() error {
 	if c.devIsBound() {
 		return nil // somebody else's /dev: nothing is written into it
 	}
@@ -65,7 +65,7 @@ func (c mounter) devices() error {
 	return nil
 }
 
-func (c mounter) devIsBound() bool {
+func (c nodes) devIsBound() bool {
 	for _, m := range c.spec.Mounts {
 		if path.Clean(m.Destination) == "/dev" {
 			for _, o := range m.Options {
@@ -79,7 +79,7 @@ func (c mounter) devIsBound() bool {
 	return false
 }
 
-func (c mounter) device(name string, dir prog.Reg, d specs.LinuxDevice) error {
+func (c nodes) device(name string, dir prog.Reg, d specs.LinuxDevice) error {
 	var kind int64
 	switch d.Type {
 	case "c", "u":
@@ -124,7 +124,7 @@ func (c mounter) device(name string, dir prog.Reg, d specs.LinuxDevice) error {
 func devNumber(major, minor int64) int64 { return minor&0xff | major<<8 | (minor&^0xff)<<12 }
 
 // expectNull fails the program unless fd is the character device 1:3. struct stat differs between architectures.
-func (c mounter) expectNull(fd prog.Reg) {
+func (c nodes) expectNull(fd prog.Reg) {
 	modeAt, rdevAt := int64(24), int64(40)
 	if c.in.Facts.Arch == "arm64" {
 		modeAt, rdevAt = 16, 32
@@ -138,7 +138,7 @@ func (c mounter) expectNull(fd prog.Reg) {
 }
 
 // terminal makes a pseudo-terminal in the container's own devpts, gives the slave to the process and the master to the host.
-func (c mounter) terminal() error {
+func (c nodes) terminal() error {
 	if !c.spec.Process.Terminal {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (c mounter) terminal() error {
 }
 
 // openTerminal opens a pair below a handle, makes the slave 0, 1, 2 and the controlling terminal, and hands the master over.
-func (c mounter) openTerminal(root prog.Reg, ptmx string) prog.Reg {
+func (c nodes) openTerminal(root prog.Reg, ptmx string) prog.Reg {
 	p := c.spec.Process
 	master, _ := c.openIn("", root, ptmx, u.O_RDWR|u.O_NOCTTY|u.O_CLOEXEC, "O_RDWR|O_NOCTTY|O_CLOEXEC")
 	c.Call("unlock", prog.SysIoctl, prog.R(master), prog.Imm(u.TIOCSPTLCK, "TIOCSPTLCK"), c.Bytes(make([]byte, 4), "&0"))
@@ -173,76 +173,24 @@ func (c mounter) openTerminal(root prog.Reg, ptmx string) prog.Reg {
 	return slave
 }
 
-// sendMaster passes a descriptor to the host lane by SCM_RIGHTS (cmsg(3): length 20 of 24 bytes, level, type, descriptor).
-func (c mounter) sendMaster(master prog.Reg) {
-	cmsg := c.Bytes(append(prog.U64(20), append(prog.U32(u.SOL_SOCKET, u.SCM_RIGHTS), prog.U64(0)...)...), "&cmsg")
-	c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(master), cmsg, prog.Imm(16)}})
-	iov := c.Pointers(prog.U64(0, 1), []int{0}, []prog.Arg{c.Bytes([]byte{1}, "")}, "&iov")
-	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
-	msg := c.Pointers(prog.U64(0, 0, 0, 1, 0, 24, 0), []int{16, 32}, []prog.Arg{iov, cmsg}, "&msg{SCM_RIGHTS}")
-	c.Call("", prog.SysSendmsg, prog.R(c.sock[1]), msg, prog.Imm(0))
+// sendMaster passes the terminal's master to the host lane.
+func (c nodes) sendMaster(master prog.Reg) {
+	c.sendFiles(c.sock[1], master)
 	c.Lane(prog.Host)
 	c.Emit(prog.Ins{Op: prog.Terminal, Args: [6]prog.Arg{prog.R(c.sock[0])}, Note: "take the terminal's master"})
 	c.Lane(prog.Child)
 }
 
-func (c *compiler) hostNames() {
-	s := c.spec
-	if s.Hostname != "" {
-		c.Why("hostname")
-		c.Call("", prog.SysSethostname, c.Str(s.Hostname), prog.Imm(int64(len(s.Hostname))))
+// sendFiles passes descriptors through a socket by SCM_RIGHTS (cmsg(3): length, level, type, descriptors).
+func (c *emitter) sendFiles(sock prog.Reg, files ...prog.Reg) {
+	size := uint64(16 + 4*len(files))
+	space := (size + 7) &^ 7
+	cmsg := c.Bytes(append(prog.U64(size), append(prog.U32(u.SOL_SOCKET, u.SCM_RIGHTS), make([]byte, space-16)...)...), "&cmsg")
+	for k, f := range files {
+		c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(f), cmsg, prog.Imm(int64(16 + 4*k))}})
 	}
-	if s.Domainname != "" {
-		c.Why("domainname")
-		c.Call("", prog.SysSetdomainname, c.Str(s.Domainname), prog.Imm(int64(len(s.Domainname))))
-	}
-}
-
-// sysctls are written through a procfs of our own that nothing in the container can have replaced.
-func (c mounter) sysctls() error {
-	if len(c.spec.Linux.Sysctl) == 0 {
-		return nil
-	}
-	c.Why("linux.sysctl")
-	fs := c.fsopen("a procfs nobody else sees", "proc")
-	proc := c.fsmount("", fs, 0)
-	for _, k := range sortedKeys(c.spec.Linux.Sysctl) {
-		name := "linux.sysctl[" + k + "]"
-		p, err := c.sysctlPath(name, k)
-		if err != nil {
-			return err
-		}
-		c.Why(name)
-		c.writeFile("", proc, "sys/"+p, c.spec.Linux.Sysctl[k])
-	}
-	return nil
-}
-
-// sysctlPath accepts only what a namespace of the container owns.
-func (c mounter) sysctlPath(name, key string) (string, error) {
-	p := key
-	if !strings.Contains(p, "/") {
-		p = strings.ReplaceAll(p, ".", "/")
-	}
-	if p == "" || path.Clean(p) != p || strings.HasPrefix(p, "/") || strings.HasPrefix(p, "..") || strings.ContainsAny(p+c.spec.Linux.Sysctl[key], "\x00") {
-		return "", invalid(name, "is not the name of a sysctl")
-	}
-	has := func(f uint64) bool {
-		for _, j := range c.ns.joined {
-			if j.flag == f {
-				return true
-			}
-		}
-		return c.ns.fresh&f != 0
-	}
-	ipc := map[string]bool{"kernel/msgmax": true, "kernel/msgmnb": true, "kernel/msgmni": true, "kernel/sem": true, "kernel/shmall": true,
-		"kernel/shmmax": true, "kernel/shmmni": true, "kernel/shm_rmid_forced": true}
-	switch {
-	case strings.HasPrefix(p, "net/") && has(u.CLONE_NEWNET), (ipc[p] || strings.HasPrefix(p, "fs/mqueue/")) && has(u.CLONE_NEWIPC),
-		p == "kernel/domainname" && has(u.CLONE_NEWUTS), strings.HasPrefix(p, "user/") && c.ns.user:
-		return p, nil
-	case p == "kernel/hostname":
-		return "", invalid(name, "set hostname instead")
-	}
-	return "", invalid(name, "is not in a namespace of this container; setting it would change the host")
+	iov := c.Pointers(prog.U64(0, 1), []int{0}, []prog.Arg{c.Bytes([]byte{1}, "")}, "&iov")
+	// struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
+	msg := c.Pointers(prog.U64(0, 0, 0, 1, 0, space, 0), []int{16, 32}, []prog.Arg{iov, cmsg}, "&msg{SCM_RIGHTS}")
+	c.Call("", prog.SysSendmsg, prog.R(sock), msg, prog.Imm(0))
 }

@@ -51,13 +51,20 @@ func (e *emitter) create(parent prog.Reg, name string, dir bool) {
 // ensure returns a handle to a path of the container, which is made where it is missing: every parent by handle, so that a
 // symbolic link in the image leads nowhere but inside the root.
 func (e *emitter) ensure(dest string, dir bool) prog.Reg {
+	return e.ensureThen(dest, dir, func(prog.Reg) {})
+}
+
+// ensureThen is ensure, and emits what is to be done with a path that was there.
+func (e *emitter) ensureThen(dest string, dir bool, found func(prog.Reg)) prog.Reg {
 	dest = path.Clean("/" + dest)
 	out, at := e.openIn("", e.root, dest, pathFlags, pathText)
 	if dest == "/" {
+		found(out)
 		return out
 	}
 	done, missing := e.Label(), e.Label()
 	at.Else(missing, u.ENOENT)
+	found(out)
 	e.Jump(done)
 	e.Bind(missing)
 	parent := e.root
@@ -153,3 +160,23 @@ func (e *emitter) fsmount(note string, fs prog.Reg, attr uint64) prog.Reg {
 	r, _ := e.CallR("", prog.SysFsmount, prog.R(fs), prog.Imm(u.FSMOUNT_CLOEXEC, "CLOEXEC"), prog.Imm(int64(attr), attrText(attr)))
 	return r
 }
+
+// struct statx, the same on all architectures: its size and where some of it stands (statx(2)).
+const (
+	statxSize  = 256
+	statxMode  = 28
+	statxMajor = 128
+	statxMinor = 132
+)
+
+// statx emits statx(2) of a path below a handle, or of the handle itself, links not followed.
+func (e *emitter) statx(dir prog.Reg, p string, to prog.Arg) {
+	const basic = 0x7ff
+	flags, text := int64(u.AT_SYMLINK_NOFOLLOW), "NOFOLLOW"
+	if p == "" {
+		flags, text = u.AT_EMPTY_PATH, "EMPTY_PATH"
+	}
+	e.Call("", prog.SysStatx, prog.R(dir), e.Str(p), prog.Imm(flags, text), prog.Imm(basic, "BASIC_STATS"), to)
+}
+
+func quoted(s string) string { return strconv.Quote(s) }

@@ -36,6 +36,10 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if err := c.connectListener(); err != nil {
 		return nil, err
 	}
+	c.ns.enters = in.Namespaces&u.CLONE_NEWUSER != 0
+	if a := in.Process.ExecCPUAffinity; a != nil && a.Initial != "" {
+		c.in.Facts.Clone3 = false // it counts before the child is in its cgroup, so it must not be born there
+	}
 	c.Why("linux.cgroupsPath")
 	c.openCgroups(in.Cgroups)
 	c.Why("")
@@ -43,7 +47,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	c.keep = append(c.keep, init)
 	if in.Process.Terminal {
 		c.Why("process.terminal")
-		c.sock = c.socketpair()
+		c.sock = c.socketpair("through which the terminal is handed over")
 		c.keep = append(c.keep, c.sock[1])
 	}
 	if in.Namespaces&u.CLONE_NEWUSER != 0 {
@@ -51,14 +55,18 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	c.clone(0)
 	c.Lane(prog.Child)
-	c.execEnter(init, in.Namespaces)
+	if err := c.execEnter(init, in.Namespaces); err != nil {
+		return nil, err
+	}
 	if in.Process.Terminal {
 		c.Why("process.terminal")
 		root, _ := c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/"), prog.Imm(pathFlags, pathText))
-		(mounter{c}).openTerminal(root, "/dev/pts/ptmx")
+		(nodes{c}).openTerminal(root, "/dev/pts/ptmx")
 	}
 	run := process{c}
-	run.scheduling()
+	if err := run.scheduling(); err != nil {
+		return nil, err
+	}
 	labeller{c}.process()
 	run.lookup()
 	if err := run.rlimits(); err != nil {
@@ -72,14 +80,24 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	return c.Program(), nil
 }
 
-func (c *compiler) execEnter(init prog.Reg, flags uint64) {
+func (c *compiler) execEnter(init prog.Reg, flags uint64) error {
 	c.Call("nobody in the container may trace us", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
 	}
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: c.keep, Note: "close what is not ours"})
-	c.oomScore()
+	c.ownOOMScore()
+	cpus := c.spec.Process.ExecCPUAffinity
+	if cpus == nil {
+		cpus = &specs.CPUAffinity{}
+	}
+	if err := c.affinity("process.execCPUAffinity.initial", cpus.Initial); err != nil {
+		return err
+	}
 	c.joinCgroups()
+	if err := c.affinity("process.execCPUAffinity.final", cpus.Final); err != nil {
+		return err
+	}
 	c.Why("linux.namespaces")
 	c.Call("enter all at once", prog.SysSetns, prog.R(init), prog.Imm(int64(flags), prog.NamespaceFlags(flags)))
 	if flags&u.CLONE_NEWPID != 0 {
@@ -89,10 +107,10 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) {
 	c.Call("", prog.SysSetsid)
 	labeller{c}.keyring()
 	c.Why("")
-	c.Call("the session keyring of the container", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
-		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, 122)
+	entry{c}.keyring("the session keyring of the container")
 	if flags&u.CLONE_NEWUSER != 0 {
-		c.becomeRoot("linux.namespaces")
+		entry{c}.becomeRoot("linux.namespaces")
 		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
+	return nil
 }

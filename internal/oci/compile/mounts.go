@@ -2,188 +2,128 @@ package compile
 
 import (
 	"path"
-	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
-	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
-
-// rootfs makes the container's root a mount of its own and leaves a handle to it in c.root.
-func (c mounter) rootfs() error {
-	c.Why("linux.rootfsPropagation")
-	prop, text := int64(u.MS_REC|u.MS_SLAVE), "MS_REC|MS_SLAVE"
-	switch c.spec.Linux.RootfsPropagation {
-	case "", "slave", "rslave":
-	case "private", "rprivate":
-		prop, text = u.MS_REC|u.MS_PRIVATE, "MS_REC|MS_PRIVATE"
-	case "shared", "rshared", "unbindable", "runbindable":
-		return unsupported("linux.rootfsPropagation: " + c.spec.Linux.RootfsPropagation)
-	default:
-		return invalid("linux.rootfsPropagation", "unknown mode %q", c.spec.Linux.RootfsPropagation)
-	}
-	c.Call("what we mount stays here", prog.SysMount, prog.Imm(0), c.Str("/"), prog.Imm(0), prog.Imm(prop, text), prog.Imm(0))
-	if c.in.Rootfs != nil {
-		return c.overlay()
-	}
-	dir := c.spec.Root.Path
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(c.in.Bundle, dir)
-	}
-	c.Why("root.path")
-	at, _ := c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(dir), prog.Imm(pathFlags, pathText))
-	c.root, _ = c.openTree("a mount of its own", at, "", true)
-	c.setAttr(c.root, true, 0, 0, u.MS_PRIVATE)
-	c.move(c.root, at)
-	return nil
-}
-
-// overlay mounts the layers and, over them, the writable layer (overlayfs, Documentation/filesystems/overlayfs.rst).
-func (c mounter) overlay() error {
-	r := c.in.Rootfs
-	c.Why("rootfs.json")
-	if !c.in.Facts.atLeast(6, 15) { // detached layers in overlayfs; before that each needs a place
-		return c.overlayByPath()
-	}
-	var lower []prog.Reg
-	for i, l := range r.Lower {
-		fd, err := c.layer(i, l)
-		if err != nil {
-			return err
-		}
-		lower = append(lower, fd)
-	}
-	fs := c.fsopen("root file system", "overlay")
-	for _, fd := range lower {
-		c.fsconfig(fs, u.FSCONFIG_SET_FD, "lowerdir+", "", fd)
-	}
-	for _, p := range [][2]string{{"upperdir", r.Upper}, {"workdir", r.Work}} {
-		if p[1] != "" {
-			fd, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(p[1]), prog.Imm(pathFlags, pathText))
-			c.fsconfig(fs, u.FSCONFIG_SET_FD, p[0], "", fd)
-		}
-	}
-	if r.Volatile && r.Upper != "" {
-		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
-	}
-	labeller{c.compiler}.context(fs, nil)
-	c.root = c.fsmount("", fs, 0)
-	c.attachAt(c.root, r.Scratch)
-	return nil
-}
-
-func (c mounter) layer(i int, l bundle.Layer) (prog.Reg, error) {
-	note := "layer " + strconv.Itoa(i)
-	switch l.Type {
-	case "dir":
-		fd, _ := c.openTree(note, 0, l.Source, false)
-		return fd, nil
-	case "erofs":
-		if l.Loop {
-			return 0, unsupported("an EROFS layer through a loop device (rootfs.json: lower[" + strconv.Itoa(i) + "].loop)")
-		}
-		fs := c.fsopen(note, "erofs")
-		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", l.Source, 0)
-		for _, d := range l.Devices {
-			c.fsconfig(fs, u.FSCONFIG_SET_STRING, "device", d, 0)
-		}
-		if l.Direct && c.in.Facts.atLeast(6, 13) {
-			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "directio", "", 0)
-		}
-		return c.fsmount(note, fs, u.MOUNT_ATTR_RDONLY), nil
-	}
-	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", l.Type)
-}
-
-// overlayByPath serves kernels before 6.15: the layers are attached below a tmpfs of our own on the scratch folder.
-func (c mounter) overlayByPath() error {
-	r := c.in.Rootfs
-	if len(r.Lower) == 0 {
-		return invalid("rootfs.json: lower", "at least one layer is needed before Linux 6.15")
-	}
-	var lower []string
-	c.Call("a place for the layers", prog.SysMount, c.Str("tmpfs"), c.Str(r.Scratch), c.Str("tmpfs"), prog.Imm(0), c.Str("mode=700,size=1m"))
-	for i, l := range r.Lower {
-		if l.Type == "dir" {
-			lower = append(lower, l.Source)
-			continue
-		}
-		fd, err := c.layer(i, l)
-		if err != nil {
-			return err
-		}
-		p := r.Scratch + "/" + strconv.Itoa(i)
-		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0o700, "0700"))
-		c.attachAt(fd, p)
-		lower = append(lower, p)
-	}
-	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
-	for i := range lower {
-		lower[i] = esc.Replace(lower[i])
-	}
-	data := "lowerdir=" + strings.Join(lower, ":")
-	if r.Upper != "" {
-		data += ",upperdir=" + esc.Replace(r.Upper) + ",workdir=" + esc.Replace(r.Work)
-		if r.Volatile {
-			data += ",volatile"
-		}
-	}
-	if l := c.spec.Linux.MountLabel; l != "" {
-		data += `,context="` + l + `"`
-	}
-	if len(data) >= 4096 {
-		return invalid("rootfs.json: lower", "%d layers do not fit into the 4096 bytes that mount(2) takes on this kernel", len(lower))
-	}
-	at := r.Scratch + "/root"
-	c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(0o700, "0700"))
-	c.Call("root file system", prog.SysMount, c.Str("overlay"), c.Str(at), c.Str("overlay"), prog.Imm(0), c.Str(data))
-	c.root, _ = c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(pathFlags, pathText))
-	return nil
-}
 
 // mounts emits config.json's mounts in their order.
 func (c mounter) mounts() error {
-	for i, m := range c.spec.Mounts {
-		name := field("mounts", i, "")
+	for i := range c.spec.Mounts {
+		m, name := &c.spec.Mounts[i], field("mounts", i, "")
 		c.Why(name)
-		if !strings.HasPrefix(m.Destination, "/") && m.Destination == "" {
+		if m.Destination == "" {
 			return invalid(name+".destination", "is empty")
 		}
-		if err := plainString(name, m.Destination, m.Source, m.Type); err != nil {
+		if err := plainString(name, append([]string{m.Destination, m.Source, m.Type}, m.Options...)...); err != nil {
 			return err
-		}
-		if len(m.UIDMappings)+len(m.GIDMappings) > 0 {
-			return unsupported(name + ".uidMappings")
 		}
 		o, err := parseOptions(m.Options)
 		if err != nil {
-			return unsupported(name + ".options: " + err.Error())
+			return invalid(name+".options", "%w", err)
 		}
-		if err := c.mount(name, m, o); err != nil {
+		if (o.set|o.rset)&u.MOUNT_ATTR_NOSYMFOLLOW != 0 && !c.in.Facts.atLeast(5, 14) {
+			return c.tooOld(name+".options: nosymfollow", 5, 14)
+		}
+		if isBind(m, &o) {
+			err = binder{c.compiler}.bindMount(name, i, o)
+		} else {
+			err = c.mount(name, m, o)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c mounter) mount(name string, m specs.Mount, o options) error {
+func (c mounter) mount(name string, m *specs.Mount, o options) error {
+	o.set, o.clear = o.set|o.rset, o.clear|o.rclear // a new file system has no mounts below
 	switch {
-	case o.bind || m.Type == "bind":
-		return c.bindMount(name, m, o)
+	case o.remount:
+		return c.remount(m, o)
+	case o.copyUp && m.Type != "tmpfs":
+		return invalid(name+".options", "tmpcopyup is tmpfs'")
 	case m.Type == "cgroup" || m.Type == "cgroup2":
-		return c.cgroupMount(m, o)
+		if len(o.data) > 0 {
+			return invalid(name+".options", "%q is no option of a cgroup mount", o.data[0])
+		}
+		return c.cgroupMount(*m, o)
 	case m.Type != "proc" && insideProc(m.Destination):
 		return errOverProc(name, m.Destination)
 	case m.Type == "":
 		return invalid(name+".type", "is empty and no bind option is given")
 	}
-	fs := c.fsopen("mount "+m.Type+" on "+m.Destination, m.Type)
+	now := o.set
+	late := o.set&u.MOUNT_ATTR_RDONLY != 0 && (m.Type == "tmpfs" || path.Clean("/"+m.Destination) == "/dev")
+	if late { // folders, devices and mounts are still to come into it
+		now &^= u.MOUNT_ATTR_RDONLY
+	}
+	var fd prog.Reg
+	if !o.classic() {
+		fd = c.newMount(m, o, now)
+	}
+	target, mode := c.cover(m, o, fd)
+	if fd == 0 {
+		fd = c.classic(m, o, now, target)
+	} else {
+		c.move(fd, target)
+	}
+	if mode != 0 {
+		c.Call("as the folder below", prog.SysFchmodat, prog.R(fd), c.Str("."), prog.R(mode))
+	}
+	if o.propagation != 0 {
+		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
+	}
+	if late {
+		c.late = append(c.late, fd)
+	}
+	return nil
+}
+
+// newMount makes a file system and a mount of it. In a user namespace that does not own the network namespace sysfs cannot be mounted
+// (sysfs is its view of network devices); then the host's is bound.
+func (c mounter) newMount(m *specs.Mount, o options, attr uint64) prog.Reg {
+	bound, done := c.Label(), c.Label()
+	fallback := m.Type == "sysfs" && (c.ns.user || c.ns.enters)
+	fs, at := c.CallR("mount "+m.Type+" on "+m.Destination, prog.SysFsopen, c.Str(m.Type), prog.Imm(u.FSOPEN_CLOEXEC, "CLOEXEC"))
+	if fallback {
+		at.Else(bound, u.EPERM)
+	}
 	if m.Source != "" {
 		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", m.Source, 0)
+	}
+	c.configure(fs, o)
+	switch m.Type {
+	case "proc", "sysfs", "mqueue": // labelled by the policy, or below
+	default:
+		labeller{c.compiler}.context(fs, o.data)
+	}
+	fd := c.fsmount("", fs, attr)
+	if m.Type == "mqueue" {
+		labeller{c.compiler}.folder(fd)
+	}
+	if fallback {
+		c.Jump(done)
+		c.Bind(bound)
+		_, at := c.openTree("bind the host's /sys instead", 0, "/sys", true)
+		at.To(fd)
+		c.setAttr(fd, true, attr, 0, 0)
+		c.Bind(done)
+	}
+	return fd
+}
+
+// configure passes options to a file system: those of every one by their names, then its own.
+func (c mounter) configure(fs prog.Reg, o options) {
+	for _, f := range superFlags() {
+		if o.super&f.Bit != 0 && !f.Old {
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, f.Name, "", 0)
+		}
 	}
 	for _, d := range o.data {
 		if k, v, ok := strings.Cut(d, "="); ok {
@@ -192,161 +132,86 @@ func (c mounter) mount(name string, m specs.Mount, o options) error {
 			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, d, "", 0)
 		}
 	}
-	switch m.Type {
-	case "proc", "sysfs", "mqueue": // labelled by the policy, or below
-	default:
-		labeller{c.compiler}.context(fs, o.data)
-	}
-	fd := c.fsmount("", fs, o.set)
-	if m.Type == "mqueue" {
-		labeller{c.compiler}.folder(fd)
-	}
-	if o.propagation != 0 {
-		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
-	}
-	c.attach(m.Destination, fd, true)
-	return nil
 }
 
-func (c mounter) bindMount(name string, m specs.Mount, o options) error {
-	src := m.Source
-	if src == "" {
-		return invalid(name+".source", "is empty")
+// cover returns the folder to be mounted on, and for a tmpfs whose options do not tell its mode a register with the one of that folder: a
+// /tmp that everybody may write to should stay one. With tmpcopyup what the folder holds is copied before it is covered.
+func (c mounter) cover(m *specs.Mount, o options, fd prog.Reg) (target, mode prog.Reg) {
+	told := slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "mode=") })
+	if m.Type != "tmpfs" || told && !o.copyUp {
+		return c.ensure(m.Destination, true), 0
 	}
-	if !filepath.IsAbs(src) {
-		src = filepath.Join(c.in.Bundle, src)
+	const anybody = 0o1777 // the kernel's own, for a folder that had to be made
+	stat := make([]byte, statxSize)
+	stat[statxMode], stat[statxMode+1] = anybody&0xff, anybody>>8
+	covered := c.Bytes(stat, "&statx")
+	target = c.ensureThen(m.Destination, true, func(found prog.Reg) {
+		c.statx(found, "", covered)
+		if o.copyUp {
+			c.copyUp(m.Destination, fd)
+		}
+	})
+	if told {
+		return target, 0
 	}
-	what, ok := c.in.Facts.Sources[src]
-	if !ok {
-		return invalid(name+".source", "%s: no such file or directory", src)
+	mode = c.Reg()
+	c.Emit(prog.Ins{Op: prog.Load, Args: [6]prog.Arg{covered, prog.Imm(statxMode)}, Out: mode})
+	return target, mode
+}
+
+// copyUp has the host lane copy a folder of the root file system into a mount that nobody sees yet.
+func (c mounter) copyUp(dest string, fd prog.Reg) {
+	from, _ := c.openIn("", c.root, dest, u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC")
+	to, _ := c.CallR("", prog.SysOpenat, prog.R(fd), c.Str("."), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+	c.sendFiles(c.copy[1], from, to)
+	c.Lane(prog.Host)
+	c.Emit(prog.Ins{Op: prog.CopyUp, Args: [6]prog.Arg{prog.R(c.copy[0])}, Note: "copy what " + dest + " holds"})
+	c.Lane(prog.Child)
+	c.Call("", prog.SysClose, prog.R(from))
+	c.Call("", prog.SysClose, prog.R(to))
+}
+
+// classic makes a mount by mount(2), for what the newer calls cannot say: two flags, and values of 256 bytes and more. The target is where
+// we stand: nothing of the container's is resolved.
+func (c mounter) classic(m *specs.Mount, o options, attr uint64, target prog.Reg) prog.Reg {
+	c.Call("", prog.SysFchdir, prog.R(target))
+	flags := int64(o.super | mountFlags(attr))
+	labelled := slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "context=") })
+	if l := c.spec.Linux.MountLabel; l != "" && !labelled && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
+		o.data = append(o.data, `context="`+l+`"`)
 	}
-	if o.propagation == u.MS_SHARED { // our mount namespace is a slave of the host's: nothing would come back out
-		return unsupported(name + ".options: shared propagation of a bind mount")
-	}
-	if !what.Proc && insideProc(m.Destination) {
-		return errOverProc(name, m.Destination)
-	}
-	fd, _ := c.openTree("bind "+src+" to "+m.Destination, 0, src, o.rbind || !o.bind)
-	if o.rset|o.rclear != 0 {
-		c.setAttr(fd, true, o.rset, o.rclear, 0)
+	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str("."), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),
+		c.Str(strings.Join(o.data, ",")))
+	fd, _ := c.openIn("", c.root, m.Destination, pathFlags, pathText)
+	return fd
+}
+
+// remount changes a mount that is there: what is the mount's own by mount_setattr(2), with bind nothing else, the rest by telling the file
+// system (fspick(2)). What the options do not name stays.
+func (c mounter) remount(m *specs.Mount, o options) error {
+	target, _ := c.openIn("remount "+m.Destination, c.root, m.Destination, pathFlags, pathText)
+	if !o.bind && (len(o.data) > 0 || o.super|o.superClear != 0 || (o.set|o.clear)&u.MOUNT_ATTR_RDONLY != 0) {
+		fs, _ := c.CallR("", prog.SysFspick, prog.R(target), c.Str(""), prog.Imm(u.FSPICK_CLOEXEC|u.FSPICK_EMPTY_PATH, "CLOEXEC|EMPTY_PATH"))
+		switch {
+		case o.set&u.MOUNT_ATTR_RDONLY != 0:
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+		case o.clear&u.MOUNT_ATTR_RDONLY != 0:
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "rw", "", 0)
+		}
+		for _, f := range superFlags() {
+			if o.superClear&f.Bit != 0 && !f.Old {
+				c.fsconfig(fs, u.FSCONFIG_SET_FLAG, f.Off, "", 0)
+			}
+		}
+		c.configure(fs, o)
+		c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(u.FSCONFIG_CMD_RECONFIGURE, "CMD_RECONFIGURE"), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+		c.Call("", prog.SysClose, prog.R(fs))
 	}
 	if o.set|o.clear != 0 {
-		c.setAttr(fd, false, o.set, o.clear, 0)
+		c.setAttr(target, o.rset|o.rclear != 0, o.set, o.clear, 0)
 	}
 	if o.propagation != 0 {
-		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
-	}
-	target := c.ensure(m.Destination, what.Dir)
-	if !what.Proc && !overProc(m.Destination) {
-		c.expectNotProc(m.Destination, target)
-	}
-	c.move(fd, target)
-	return nil
-}
-
-func insideProc(dest string) bool {
-	return strings.HasPrefix(path.Clean("/"+dest)+"/", "/proc/") && !overProc(dest)
-}
-
-func errOverProc(name, dest string) error {
-	return invalid(name+".destination", "%s lies inside the container's /proc, which nothing may cover", dest)
-}
-
-// overProc lists the files of /proc that may be covered: they only tell something, and lxcfs gives containers their own.
-func overProc(dest string) bool {
-	switch path.Clean("/" + dest) {
-	case "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg", "/proc/slabinfo",
-		"/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled":
-		return true
-	}
-	return false
-}
-
-// expectNotProc fails the program when a mount would cover procfs, by its name or by a symbolic link of the image's: what is masked and
-// read-only there would come back, and writes meant for the kernel would go into a file of the container's.
-func (c mounter) expectNotProc(dest string, target prog.Reg) {
-	ok := c.Label()
-	st := c.Bytes(make([]byte, 120), "&statfs")
-	c.Call("", prog.SysFstatfs, prog.R(target), st)
-	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{st, prog.Imm(0), prog.Imm(u.PROC_SUPER_MAGIC, "PROC_SUPER_MAGIC"), prog.Imm(0xffffffff)}}).Otherwise(ok)
-	c.Emit(prog.Ins{Op: prog.Fail, Errno: u.EPERM, Note: dest + " lies inside the container's /proc, which nothing may cover"})
-	c.Bind(ok)
-}
-
-// pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.
-func (c *compiler) pivot() error {
-	c.Why("root")
-	c.Call("", prog.SysFchdir, prog.R(c.root))
-	c.Call("the old root is now mounted over the new one", prog.SysPivotRoot, c.Str("."), c.Str("."))
-	c.Call("take it off", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
-	c.Call("", prog.SysChdir, c.Str("/"))
-	return nil
-}
-
-// maskedPaths hides files behind /dev/null and folders behind one empty read-only tmpfs.
-func (c mounter) maskedPaths() error {
-	if len(c.spec.Linux.MaskedPaths) == 0 {
-		return nil
-	}
-	c.Why("linux.maskedPaths")
-	null := c.verifiedNull()
-	shared := c.in.Facts.atLeast(6, 15) // open_tree(2) clones a detached mount; before that each folder gets a file system of its own
-	empty := prog.Reg(0)
-	if shared {
-		empty = c.emptyFolder()
-	}
-	for i, p := range c.spec.Linux.MaskedPaths {
-		c.Why(field("linux.maskedPaths", i, ""))
-		next, folder := c.Label(), c.Label()
-		target, at := c.openIn("", c.root, p, pathFlags, pathText)
-		at.Else(next, u.ENOENT, u.ENOTDIR)
-		file, _ := c.openTree("mask "+p, null, "", false)
-		c.Call("", prog.SysMoveMount, prog.R(file), c.Str(""), prog.R(target), c.Str(""),
-			prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH")).Else(folder, u.ENOTDIR, u.EINVAL)
-		c.Jump(next)
-		c.Bind(folder)
-		dir := empty
-		if shared {
-			dir, _ = c.openTree("mask folder "+p, empty, "", false)
-		} else {
-			dir = c.emptyFolder()
-		}
-		c.move(dir, target)
-		c.Bind(next)
-	}
-	return nil
-}
-
-func (c mounter) emptyFolder() prog.Reg {
-	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
-	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
-	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
-	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
-	labeller{c.compiler}.context(fs, nil)
-	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
-}
-
-// verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
-func (c mounter) verifiedNull() prog.Reg {
-	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
-	c.expectNull(null)
-	return null
-}
-
-func (c mounter) readonlyPaths() error {
-	for i, p := range c.spec.Linux.ReadonlyPaths {
-		c.Why(field("linux.readonlyPaths", i, ""))
-		next := c.Label()
-		target, at := c.openIn("", c.root, p, pathFlags, pathText)
-		at.Else(next, u.ENOENT, u.ENOTDIR)
-		fd, _ := c.openTree("make "+p+" read-only", target, "", true)
-		c.setAttr(fd, true, u.MOUNT_ATTR_RDONLY, 0, 0)
-		c.move(fd, target)
-		c.Bind(next)
-	}
-	if c.spec.Root != nil && c.spec.Root.Readonly {
-		c.Why("root.readonly")
-		c.setAttr(c.root, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+		c.setAttr(target, o.recursive, 0, 0, o.propagation)
 	}
 	return nil
 }

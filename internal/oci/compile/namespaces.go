@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -46,7 +47,7 @@ func nsFlag(t specs.LinuxNamespaceType) uint64 {
 	return 0
 }
 
-func (c *compiler) parseNamespaces() error {
+func (c entry) parseNamespaces() error {
 	var seen uint64
 	for i, n := range c.spec.Linux.Namespaces {
 		name := field("linux.namespaces", i, "")
@@ -58,8 +59,8 @@ func (c *compiler) parseNamespaces() error {
 			return invalid(name, "namespace %q is listed twice", n.Type)
 		}
 		seen |= f
-		if f == u.CLONE_NEWTIME {
-			return unsupported(name + " (time)")
+		if f == u.CLONE_NEWTIME && !c.in.Facts.atLeast(5, 6) {
+			return c.tooOld(name+" (time)", 5, 6)
 		}
 		if n.Path == "" {
 			c.ns.fresh |= f
@@ -69,49 +70,89 @@ func (c *compiler) parseNamespaces() error {
 		if !strings.HasPrefix(n.Path, "/") || strings.ContainsRune(n.Path, 0) {
 			return invalid(name+".path", "%q is not an absolute path", n.Path)
 		}
-		j := join{flag: f, path: n.Path, why: name + ".path"}
-		if f == u.CLONE_NEWUSER { // first: it gives the rights to join the others
-			c.ns.enters = true
-			c.ns.joined = append([]join{j}, c.ns.joined...)
-		} else {
-			c.ns.joined = append(c.ns.joined, j)
-		}
+		c.ns.joined = append(c.ns.joined, join{flag: f, path: n.Path, why: name + ".path"})
 	}
-	if seen&u.CLONE_NEWNS == 0 || c.ns.fresh&u.CLONE_NEWNS == 0 {
-		return invalid("linux.namespaces", "a new mount namespace is required")
+	if !c.private(u.CLONE_NEWNS) {
+		return invalid("linux.namespaces", "a mount namespace is required: its mounts would else be the host's")
 	}
-	if c.ns.enters && len(c.spec.Linux.UIDMappings) > 0 {
-		return invalid("linux.uidMappings", "a joined user namespace has its mappings already")
-	}
-	if c.ns.user && (len(c.spec.Linux.UIDMappings) == 0 || len(c.spec.Linux.GIDMappings) == 0) {
-		return invalid("linux.uidMappings", "a new user namespace needs linux.uidMappings and linux.gidMappings")
-	}
+	c.ns.sort(c.in.Facts.Shared)
 	if c.ns.user && c.in.Rootfs != nil && len(c.in.Rootfs.Lower) > 0 {
 		return unsupported("a new user namespace over an image's layers")
+	}
+	if err := c.validateMaps(); err != nil {
+		return err
+	}
+	return c.validateOffsets(seen)
+}
+
+// sort brings the joined namespaces into the order of joining: the user namespace first, which gives the rights to join the others, and the
+// mount namespace last, which takes the host's files out of sight. To join the user namespace that one is in is an error (setns(2)).
+func (n *namespaces) sort(shared map[string]bool) {
+	n.joined = slices.DeleteFunc(n.joined, func(j join) bool { return j.flag == u.CLONE_NEWUSER && shared[j.path] })
+	rank := func(j join) int {
+		switch j.flag {
+		case u.CLONE_NEWUSER:
+			return 0
+		case u.CLONE_NEWNS:
+			return 2
+		}
+		return 1
+	}
+	slices.SortStableFunc(n.joined, func(a, b join) int { return rank(a) - rank(b) })
+	n.enters = n.joins(u.CLONE_NEWUSER)
+}
+
+func (n *namespaces) joins(flag uint64) bool {
+	return slices.ContainsFunc(n.joined, func(j join) bool { return j.flag == flag })
+}
+
+func (c entry) validateOffsets(seen uint64) error {
+	offsets := c.spec.Linux.TimeOffsets
+	switch {
+	case len(offsets) == 0:
+		return nil
+	case seen&u.CLONE_NEWTIME == 0:
+		return invalid("linux.timeOffsets", "there is no time namespace in linux.namespaces")
+	case c.ns.fresh&u.CLONE_NEWTIME == 0:
+		return invalid("linux.timeOffsets", "a joined time namespace has its offsets already")
+	}
+	for name, o := range offsets {
+		if name != "monotonic" && name != "boottime" {
+			return invalid("linux.timeOffsets["+name+"]", "the clocks of a time namespace are monotonic and boottime")
+		}
+		if o.Nanosecs >= 1e9 {
+			return invalid("linux.timeOffsets["+name+"].nanosecs", "%d is a second or more", o.Nanosecs)
+		}
 	}
 	return nil
 }
 
-// cloneFlags are made by the clone itself: all but the cgroup namespace (its root is where the child is when it is made), and
-// nothing at all when a user namespace is joined, which must own the others.
+// cloneFlags are made by the clone itself: all but the cgroup namespace (its root is where the child is when it is made) and the time
+// namespace (clone(2) has no bit for it, and its offsets are set before anybody is in it), and nothing at all when a user namespace is
+// joined, which must own the others.
 func (n *namespaces) cloneFlags() uint64 {
 	if n.enters {
 		return 0
 	}
-	return n.fresh &^ u.CLONE_NEWCGROUP
+	return n.fresh &^ (u.CLONE_NEWCGROUP | u.CLONE_NEWTIME)
 }
 
 // forks tells whether a second clone is needed to be inside the PID namespace.
 func (n *namespaces) forks() bool {
-	for _, j := range n.joined {
-		if j.flag == u.CLONE_NEWPID {
-			return true
-		}
-	}
-	return n.enters && n.fresh&u.CLONE_NEWPID != 0
+	return n.joins(u.CLONE_NEWPID) || n.enters && n.fresh&u.CLONE_NEWPID != 0
 }
 
-func (c *compiler) openNamespaces() {
+// private tells whether a namespace is the container's own, or at least not ours.
+func (c *compiler) private(flag uint64) bool {
+	for _, j := range c.ns.joined {
+		if j.flag == flag {
+			return !c.in.Facts.Shared[j.path]
+		}
+	}
+	return c.ns.fresh&flag != 0
+}
+
+func (c entry) openNamespaces() {
 	for i := range c.ns.joined {
 		j := &c.ns.joined[i]
 		c.Why(j.why)
@@ -121,8 +162,9 @@ func (c *compiler) openNamespaces() {
 	}
 }
 
-// enter is the child's way from its first instruction to being inside all namespaces and cgroups.
-func (c *compiler) enter() {
+// enter is the child's way from its first instruction to being inside all namespaces and cgroups. What the host's paths name is opened
+// before the child changes its identity: as the root of a user namespace it may be unable to reach them.
+func (c entry) enter() error {
 	c.Why("")
 	c.Call("nobody may trace us, and /proc/PID is root's", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	if !c.spec.Process.Terminal {
@@ -130,21 +172,45 @@ func (c *compiler) enter() {
 	}
 	c.Why("")
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: c.keep, Note: "close what is not ours"})
-	c.oomScore()
-	c.joinCgroups()
-	for _, j := range c.ns.joined {
-		c.Why(j.why)
-		c.Call("join "+prog.NamespaceFlags(j.flag), prog.SysSetns, prog.R(j.reg), prog.Imm(int64(j.flag), prog.NamespaceFlags(j.flag)))
+	if !c.ns.user {
+		c.ownOOMScore()
 	}
-	if c.ns.enters {
+	c.joinCgroups()
+	c.join(func(flag uint64) bool { return flag != u.CLONE_NEWNS })
+	if f := c.ns.fresh &^ (u.CLONE_NEWCGROUP | u.CLONE_NEWPID | u.CLONE_NEWTIME); c.ns.enters && f != 0 {
+		c.Why("linux.namespaces")
+		c.Call("the other namespaces, owned by the joined user namespace", prog.SysUnshare, prog.Imm(int64(f), prog.NamespaceFlags(f)))
+	}
+	c.timeNamespace()
+	r := rooter{c.compiler}
+	if err := r.takeFromHost(); err != nil {
+		return err
+	}
+	c.join(func(flag uint64) bool { return flag == u.CLONE_NEWNS })
+	if err := r.place(); err != nil {
+		return err
+	}
+	switch {
+	case c.ns.user:
+		c.mapIDs()
+	case c.ns.enters:
+		c.checkMaps()
 		c.becomeRoot("linux.namespaces")
-		if f := c.ns.fresh &^ (u.CLONE_NEWCGROUP | u.CLONE_NEWPID); f != 0 {
-			c.Call("the other namespaces, owned by the joined user namespace", prog.SysUnshare, prog.Imm(int64(f), prog.NamespaceFlags(f)))
+	}
+	c.insideNamespaces()
+	return nil
+}
+
+func (c entry) join(which func(flag uint64) bool) {
+	for _, j := range c.ns.joined {
+		if which(j.flag) {
+			c.Why(j.why)
+			c.Call("join "+prog.NamespaceFlags(j.flag), prog.SysSetns, prog.R(j.reg), prog.Imm(int64(j.flag), prog.NamespaceFlags(j.flag)))
 		}
 	}
-	if c.ns.user {
-		c.mapIDs()
-	}
+}
+
+func (c entry) insideNamespaces() {
 	if c.ns.forks() {
 		flags := uint64(u.CLONE_PARENT | u.SIGCHLD)
 		if c.ns.enters {
@@ -159,39 +225,49 @@ func (c *compiler) enter() {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	labeller{c}.keyring()
+	labeller{c.compiler}.keyring()
 	c.Why("")
-	c.Call("a session keyring of its own", prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"),
-		c.Str("_ses."+c.in.ID)).Tolerate(u.ENOSYS, u.EPERM, 122) // EDQUOT: as without
+	c.keyring("a session keyring of its own")
 }
 
-func (c *compiler) becomeRoot(why string) {
-	c.Why(why)
-	c.Call("root of the user namespace", prog.SysSetresgid, prog.Imm(0), prog.Imm(0), prog.Imm(0))
-	c.Call("", prog.SysSetresuid, prog.Imm(0), prog.Imm(0), prog.Imm(0))
+// keyring joins the container's session keyring, or makes it. Who may join it by name is who may search it, which its user may not by
+// default (keyctl(2)).
+func (c entry) keyring(note string) {
+	const edquot = 122 // as without
+	none := c.Label()
+	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str("_ses."+c.in.ID))
+	at.Else(none, u.ENOSYS, u.EPERM, u.EACCES, edquot)
+	c.Call("processes started later may join it", prog.SysKeyctl, prog.Imm(u.KEYCTL_SETPERM, "KEYCTL_SETPERM"), prog.R(ring),
+		prog.Imm(0x3f1b0000, "possessor all, user view|read|search|link")).Tolerate(u.EACCES)
+	c.Bind(none)
 }
 
-// mapIDs has the host lane write the ID maps while the child waits (user_namespaces(7)).
-func (c *compiler) mapIDs() {
-	c.Lane(prog.Host)
-	c.Why("linux.uidMappings")
-	proc := c.Reg()
-	c.Emit(prog.Ins{Op: prog.OpenPid, Out: proc})
-	c.writeFile("", proc, "uid_map", idMap(c.spec.Linux.UIDMappings))
-	c.Why("linux.gidMappings")
-	c.writeFile("", proc, "gid_map", idMap(c.spec.Linux.GIDMappings))
-	c.Call("", prog.SysClose, prog.R(proc))
-	c.Lane(prog.Child)
-	c.becomeRoot("linux.uidMappings")
-	c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
-}
-
-func idMap(m []specs.LinuxIDMapping) string {
-	var b strings.Builder
-	for _, e := range m {
-		fmt.Fprintf(&b, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
+// timeNamespace makes one and goes into it (time_namespaces(7)): unshare(2) makes it for children, the host sets the offsets, which is
+// possible while nobody is inside, and setns(2) enters it.
+func (c entry) timeNamespace() {
+	if c.ns.fresh&u.CLONE_NEWTIME == 0 {
+		return
 	}
-	return b.String()
+	c.Why("linux.namespaces")
+	c.Call("a time namespace for children", prog.SysUnshare, prog.Imm(u.CLONE_NEWTIME, "NEWTIME"))
+	if offsets := c.spec.Linux.TimeOffsets; len(offsets) > 0 {
+		c.Why("linux.timeOffsets")
+		text := ""
+		for _, clock := range []string{"monotonic", "boottime"} {
+			if o, ok := offsets[clock]; ok {
+				text += fmt.Sprintf("%s %d %d\n", clock, o.Secs, o.Nanosecs)
+			}
+		}
+		c.Lane(prog.Host)
+		proc := c.Reg()
+		c.Emit(prog.Ins{Op: prog.OpenPid, Out: proc})
+		c.writeFile("offsets of the clocks", proc, "timens_offsets", text)
+		c.Call("", prog.SysClose, prog.R(proc))
+		c.Lane(prog.Child)
+	}
+	c.Why("linux.namespaces")
+	ns, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/self/ns/time_for_children"), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+	c.Call("enter it", prog.SysSetns, prog.R(ns), prog.Imm(u.CLONE_NEWTIME, "NEWTIME"))
 }
 
 // stdio makes three descriptors 0, 1 and 2, whatever numbers they have.

@@ -15,11 +15,24 @@ import (
 
 const capSysAdmin = 21
 
-// oomScore writes the process's own value while the host's /proc is in sight. What needs CAP_SYS_RESOURCE and lacks it passes.
-func (c *compiler) oomScore() {
-	if s := c.spec.Process.OOMScoreAdj; s != nil {
-		c.Why("process.oomScoreAdj")
-		c.writeFile("", 0, "/proc/self/oom_score_adj", strconv.Itoa(*s), u.EACCES, u.EPERM)
+// oomScore is the value to set, in range of what we may: lowering it below what we have ourselves needs CAP_SYS_RESOURCE.
+func (c *compiler) oomScore() (int, bool) {
+	s := c.spec.Process.OOMScoreAdj
+	if s == nil {
+		return 0, false
+	}
+	c.Why("process.oomScoreAdj")
+	if least := c.in.Facts.OOMFloor; least != nil && *s < *least {
+		c.Warn("process.oomScoreAdj: " + strconv.Itoa(*s) + " needs CAP_SYS_RESOURCE; it is " + strconv.Itoa(*least))
+		return *least, true
+	}
+	return *s, true
+}
+
+// ownOOMScore writes the process's own value while the host's /proc is in sight.
+func (c *compiler) ownOOMScore() {
+	if v, ok := c.oomScore(); ok {
+		c.writeFile("", 0, "/proc/self/oom_score_adj", strconv.Itoa(v))
 	}
 }
 
@@ -30,7 +43,9 @@ func (c process) beforePark() error {
 		c.Why("process.cwd")
 		c.ensure(p.Cwd, true)
 	}
-	c.scheduling()
+	if err := c.scheduling(); err != nil {
+		return err
+	}
 	labeller{c.compiler}.process()
 	c.lookup()
 	if err := c.rlimits(); err != nil { // last of what opens anything: the limit of open files may be small
@@ -66,12 +81,17 @@ func (c process) rlimits() error {
 		c.Why("default limit")
 		c.rlimit(specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: n[0], Hard: n[1]})
 	}
+	seen := map[string]bool{}
 	for i, l := range c.spec.Process.Rlimits {
 		name := field("process.rlimits", i, "")
 		c.Why(name)
 		if !slices.Contains(rlimitNames(), l.Type) {
 			return invalid(name+".type", "unknown limit %q", l.Type)
 		}
+		if seen[l.Type] {
+			return invalid(name+".type", "%s is listed twice", l.Type)
+		}
+		seen[l.Type] = true
 		if l.Soft > l.Hard {
 			return invalid(name+".soft", "%d is above hard %d", l.Soft, l.Hard)
 		}
@@ -90,28 +110,6 @@ func (c process) rlimit(l specs.POSIXRlimit) {
 func rlimitNames() []string {
 	return []string{"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC", "RLIMIT_NOFILE",
 		"RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"}
-}
-
-func (c process) scheduling() {
-	p := c.spec.Process
-	if io := p.IOPriority; io != nil {
-		class := ioClass(io.Class)
-		c.Why("process.ioPriority")
-		c.Call("", prog.SysIoprioSet, prog.Imm(u.IOPRIO_WHO_PROCESS, "WHO_PROCESS"), prog.Imm(0), prog.Imm(class<<13|int64(io.Priority)))
-	}
-	if per := c.spec.Linux.Personality; per != nil {
-		c.Why("linux.personality")
-		v := int64(0)
-		if per.Domain == specs.PerLinux32 {
-			v = 8
-		}
-		c.Call("", prog.SysPersonality, prog.Imm(v, string(per.Domain)))
-	}
-}
-
-// ioClass is the kernel's number of a class (ioprio_set(2)), 0 for an unknown one.
-func ioClass(c specs.IOPriorityClass) int64 {
-	return map[specs.IOPriorityClass]int64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[c]
 }
 
 // candidates are the files execve is tried on, in order (execvp(3)).
@@ -231,14 +229,14 @@ func (c process) capabilities() (*capSets, error) {
 		{"inheritable", cc.Inheritable, &s.inheritable}, {"ambient", cc.Ambient, &s.ambient}} {
 		for i, name := range set.list {
 			nr := CapNumber(name)
-			if nr < 0 {
-				return nil, invalid(field("process.capabilities."+set.name, i, ""), "unknown capability %q", name)
+			if nr < 0 || nr > c.in.Facts.LastCap {
+				c.Warn(field("process.capabilities."+set.name, i, "") + ": " + strconv.Quote(name) + " is no capability of this kernel; it is left out")
+				continue
 			}
-			if nr <= c.in.Facts.LastCap {
-				*set.to |= 1 << nr
-			}
+			*set.to |= 1 << nr
 		}
 	}
+	c.grantable(&s)
 	c.Why("process.capabilities.bounding")
 	for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
 		if s.bounding&(1<<nr) == 0 {
@@ -246,6 +244,27 @@ func (c process) capabilities() (*capSets, error) {
 		}
 	}
 	return &s, nil
+}
+
+// grantable leaves out what cannot be given, with a warning: what we lack ourselves, and what the sets rule out between them
+// (capabilities(7), "Transformation of capabilities"; runtime-spec, config.md: such a config should not fail).
+func (c process) grantable(s *capSets) {
+	have := ^uint64(0)
+	if c.in.Facts.Caps != 0 && !c.ns.user && !c.ns.enters { // a user namespace gives all
+		have = c.in.Facts.Caps
+	}
+	leave := func(set string, from *uint64, allowed uint64, why string) {
+		for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
+			if bit := uint64(1) << nr; *from&bit != 0 && allowed&bit == 0 {
+				*from &^= bit
+				c.Warn("process.capabilities." + set + ": " + CapName(nr) + " " + why + "; it is left out")
+			}
+		}
+	}
+	leave("permitted", &s.permitted, have, "is not ours to give")
+	leave("inheritable", &s.inheritable, have, "is not ours to give")
+	leave("effective", &s.effective, s.permitted, "is not permitted")
+	leave("ambient", &s.ambient, s.permitted&s.inheritable, "is not permitted and inheritable")
 }
 
 func (c process) capset(s *capSets, note string) {

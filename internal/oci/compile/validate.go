@@ -42,12 +42,8 @@ func validate(s *bundle.Spec, f *Facts) error {
 	switch {
 	case l.IntelRdt != nil:
 		return unsupported("linux.intelRdt")
-	case l.MemoryPolicy != nil:
-		return unsupported("linux.memoryPolicy")
 	case len(l.NetDevices) > 0:
 		return unsupported("linux.netDevices")
-	case len(l.TimeOffsets) > 0:
-		return unsupported("linux.timeOffsets")
 	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:
 		return unsupported("hooks.createContainer")
 	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
@@ -73,16 +69,32 @@ func validateProcess(s *bundle.Spec) error {
 		return invalid("process.args", "is empty")
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return invalid("process.cwd", "%q is not an absolute path", p.Cwd)
-	case p.Scheduler != nil:
-		return unsupported("process.scheduler")
 	case p.IOPriority != nil && ioClass(p.IOPriority.Class) == 0:
 		return invalid("process.ioPriority.class", "unknown class %q", p.IOPriority.Class)
+	case p.IOPriority != nil && (p.IOPriority.Priority < 0 || p.IOPriority.Priority > 7):
+		return invalid("process.ioPriority.priority", "%d is not between 0 and 7", p.IOPriority.Priority)
+	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):
+		return invalid("process.oomScoreAdj", "%d is not between -1000 and 1000", *p.OOMScoreAdj)
+	case p.User.Umask != nil && *p.User.Umask > 0o777:
+		return invalid("process.user.umask", "%#o has more than the nine permission bits", *p.User.Umask)
+	case len(p.User.AdditionalGids) > 65536:
+		return invalid("process.user.additionalGids", "%d groups are more than the kernel's 65536", len(p.User.AdditionalGids))
+	case p.Terminal && p.ConsoleSize != nil && (p.ConsoleSize.Height > 65535 || p.ConsoleSize.Width > 65535):
+		return invalid("process.consoleSize", "%dx%d is more than 65535", p.ConsoleSize.Height, p.ConsoleSize.Width)
 	case s.Linux.Personality != nil && (len(s.Linux.Personality.Flags) > 0 || s.Linux.Personality.Domain != specs.PerLinux && s.Linux.Personality.Domain != specs.PerLinux32):
 		return invalid("linux.personality", "domain %q with %d flags: only LINUX and LINUX32 without flags are known", s.Linux.Personality.Domain, len(s.Linux.Personality.Flags))
-	case p.ExecCPUAffinity != nil:
-		return unsupported("process.execCPUAffinity")
 	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
 		return invalid("process.user", "4294967295 is no user")
+	}
+	if err := validateScheduler(p.Scheduler); err != nil {
+		return err
+	}
+	if a := p.ExecCPUAffinity; a != nil { // it acts when a process is started inside; a mistake is told at once
+		for name, list := range map[string]string{"initial": a.Initial, "final": a.Final} {
+			if _, err := bitList(list, mostCPUs); err != nil {
+				return invalid("process.execCPUAffinity."+name, "%w", err)
+			}
+		}
 	}
 	total := 0
 	for i, a := range p.Args {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
@@ -43,6 +44,7 @@ func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 	f.Sources = sources(bundleDir, s)
 	f.AppArmor = s.Process != nil && s.Process.ApparmorProfile != "" && probe.Has(probe.AppArmor)
 	f.SELinux = (s.Process != nil && s.Process.SelinuxLabel != "" || s.Linux != nil && s.Linux.MountLabel != "") && probe.Has(probe.SELinux)
+	f.Shared = shared(s)
 	return f, nil
 }
 
@@ -59,10 +61,54 @@ func host() (compile.Facts, error) {
 		}
 	}
 	f.NoFile = noFile()
+	f.Caps, f.OOMFloor = rights()
 	f.Clone3 = probe.Clone3()
 	var err error
 	f.Cgroup, err = cgroup.Detect()
 	return f, err
+}
+
+// rights returns our capabilities, and the least oom_score_adj that we may set: without CAP_SYS_RESOURCE, that is what we have.
+func rights() (caps uint64, floor *int) {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&head, &data[0]) != nil {
+		return 0, nil
+	}
+	caps = uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32
+	if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
+		return caps, nil
+	}
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	if n, atoiErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && atoiErr == nil {
+		floor = &n
+	}
+	return caps, floor
+}
+
+// shared looks which of the namespaces to be joined are our own.
+func shared(s *bundle.Spec) map[string]bool {
+	if s.Linux == nil {
+		return nil
+	}
+	var out map[string]bool
+	for _, n := range s.Linux.Namespaces {
+		var theirs, ours unix.Stat_t
+		if n.Path == "" || unix.Stat(n.Path, &theirs) != nil {
+			continue
+		}
+		file := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net", specs.MountNamespace: "mnt"}[n.Type]
+		if file == "" {
+			file = string(n.Type)
+		}
+		if unix.Stat("/proc/self/ns/"+file, &ours) == nil && ours.Ino == theirs.Ino && ours.Dev == theirs.Dev {
+			if out == nil {
+				out = map[string]bool{}
+			}
+			out[n.Path] = true
+		}
+	}
+	return out
 }
 
 // sources looks at what bind mounts name. stat(2) follows symbolic links, as the mount itself will; the program fails if the

@@ -51,6 +51,12 @@ func (r *Running) step(i int) (int, error) {
 		}
 	case prog.Listen:
 		r.listen = i // once the child goes on it loads its filter
+	case prog.UserNS:
+		res, errno = r.userNS(o)
+	case prog.CopyUp:
+		if err := r.copyUp(i, o); err != nil {
+			return i, err
+		}
 	case prog.Terminal:
 		if err := r.terminal(i, o); err != nil {
 			return i, err
@@ -100,24 +106,84 @@ func (r *Running) terminal(i int, o *op) error {
 	if r.env.Terminal == nil {
 		return &StepError{Index: i, Errno: syscall.ENOSYS}
 	}
-	var buf [1]byte
-	oob := make([]byte, syscall.CmsgSpace(4))
-	_, n, _, _, err := syscall.Recvmsg(int(r.m.regs[o.args[0]]), buf[:], oob, syscall.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return &StepError{Index: i, Errno: toErrno(err)}
-	}
-	msgs, err := syscall.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(msgs) == 0 {
-		return &StepError{Index: i, Errno: syscall.EBADMSG}
-	}
-	fds, err := syscall.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) == 0 {
-		return &StepError{Index: i, Errno: syscall.EBADMSG}
+	fds, errno := r.receive(o)
+	if errno != 0 {
+		return &StepError{Index: i, Errno: errno}
 	}
 	if err := r.env.Terminal(fds[0]); err != nil {
 		return &StepError{Index: i, Err: err}
 	}
 	return nil
+}
+
+// copyUp has the caller copy a folder into another.
+func (r *Running) copyUp(i int, o *op) error {
+	if r.env.CopyUp == nil {
+		return &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	fds, errno := r.receive(o)
+	if errno == 0 && len(fds) != 2 {
+		errno = syscall.EBADMSG
+	}
+	var err error
+	if errno == 0 {
+		err = r.env.CopyUp(fds[0], fds[1])
+	}
+	for _, fd := range fds {
+		syscall.Close(fd)
+	}
+	if err != nil || errno != 0 {
+		return &StepError{Index: i, Errno: errno, Err: err}
+	}
+	return nil
+}
+
+// receive takes descriptors from the socket in register args[0].
+func (r *Running) receive(o *op) ([]int, syscall.Errno) {
+	const most = 2
+	var buf [1]byte
+	oob := make([]byte, syscall.CmsgSpace(4*most))
+	_, n, _, _, err := syscall.Recvmsg(int(r.m.regs[o.args[0]]), buf[:], oob, syscall.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, toErrno(err)
+	}
+	msgs, err := syscall.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) == 0 {
+		return nil, syscall.EBADMSG
+	}
+	fds, err := syscall.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return nil, syscall.EBADMSG
+	}
+	return fds, 0
+}
+
+// userNS makes a user namespace with the maps in args[0] and args[1] and returns a descriptor of it. A namespace needs a process to be
+// mapped by; this one waits at a barrier that nobody lets it pass, and is killed.
+func (r *Running) userNS(o *op) (uintptr, syscall.Errno) {
+	const newUser = 0x10000000
+	m := &machine{ops: []op{{host: true}}, ctl: r.m.ctl, status: ^uintptr(0)}
+	pid, errno := clone(newUser|uintptr(syscall.SIGCHLD), 0, m, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	defer func() {
+		syscall.Kill(int(pid), syscall.SIGKILL)
+		reap(int(pid))
+	}()
+	dir := "/proc/" + strconv.Itoa(int(pid)) + "/"
+	for k, file := range []string{"uid_map", "gid_map"} {
+		fd, err := syscall.Open(dir+file, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+		if err == nil {
+			_, err = syscall.Write(fd, r.m.data[o.args[k]])
+			syscall.Close(fd)
+		}
+		if err != nil {
+			return 0, toErrno(err)
+		}
+	}
+	fd, err := syscall.Open(dir+"ns/user", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	return uintptr(fd), toErrno(err)
 }
 
 // closeHostRegs closes the descriptors that host-lane instructions opened and did not close: they were for the child. The
@@ -130,7 +196,7 @@ func (r *Running) closeHostRegs() {
 			continue
 		}
 		switch {
-		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
+		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.UserNS || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
 			if fd := r.m.regs[in.Out]; fd != 0 { // 0: never reached; descriptor 0 itself is taken by our stdin
 				open[uintptr(in.Out)] = fd
 			}

@@ -23,6 +23,8 @@ type Env struct {
 	Listener func(socket, fd, pid int) error
 	// Meanwhile is run once the child exists, before anybody waits for it.
 	Meanwhile func()
+	// CopyUp copies what one folder holds into another, both given as descriptors that stay the interpreter's.
+	CopyUp func(from, to int) error
 }
 
 // StepError tells which instruction failed. Err, where set, comes from a hook or the terminal's receiver.

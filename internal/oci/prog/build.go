@@ -2,6 +2,7 @@ package prog
 
 import (
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -136,6 +137,13 @@ func (b *Builder) Reg() Reg {
 func (b *Builder) Hook(h HookCall) {
 	b.p.Hooks = append(b.p.Hooks, h)
 	b.Emit(Ins{Op: Hook, Args: [6]Arg{Imm(int64(len(b.p.Hooks) - 1))}, Note: "run " + h.Kind + " hook " + h.Path})
+}
+
+// Warn adds a warning, once.
+func (b *Builder) Warn(text string) {
+	if !slices.Contains(b.p.Warnings, text) {
+		b.p.Warnings = append(b.p.Warnings, text)
+	}
 }
 
 // Label returns a new label, to be bound later.

@@ -125,6 +125,10 @@ func opName(o Op) string {
 		return "park"
 	case Listen:
 		return "listen"
+	case UserNS:
+		return "user_ns"
+	case CopyUp:
+		return "copy_up"
 	}
 	return "op" + strconv.Itoa(int(o))
 }
@@ -169,9 +173,9 @@ func errnoText(e uapi.Errno) string {
 
 // NamespaceFlags prints clone(2) flags.
 func NamespaceFlags(f uint64) string {
-	return Flags(f&^0xff, []FlagName{
+	return Flags(f&^0x7f, []FlagName{ // below are the signal's bits
 		{uapi.CLONE_NEWUSER, "NEWUSER"}, {uapi.CLONE_NEWNS, "NEWNS"}, {uapi.CLONE_NEWPID, "NEWPID"}, {uapi.CLONE_NEWNET, "NEWNET"},
-		{uapi.CLONE_NEWIPC, "NEWIPC"}, {uapi.CLONE_NEWUTS, "NEWUTS"}, {uapi.CLONE_NEWCGROUP, "NEWCGROUP"},
+		{uapi.CLONE_NEWIPC, "NEWIPC"}, {uapi.CLONE_NEWUTS, "NEWUTS"}, {uapi.CLONE_NEWCGROUP, "NEWCGROUP"}, {uapi.CLONE_NEWTIME, "NEWTIME"},
 		{uapi.CLONE_PARENT, "PARENT"},
 	})
 }

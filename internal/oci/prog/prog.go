@@ -33,6 +33,8 @@ const (
 	Hook        // host: run Hooks[Args[0]]
 	Terminal    // host: take the terminal's master from the socket pair in register Args[0]
 	Park        // child: report "created", then wait to be released; Args 0 and 1, where set, are registers of another pair of pipes; Args[2] not 0: without a report
+	UserNS      // host: Out = descriptor of a user namespace whose maps are the texts Args[0] (users) and Args[1] (groups)
+	CopyUp      // host: take two folders from the socket pair in register Args[0] and copy what the first holds into the second
 	Listen      // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
 )
 
@@ -104,4 +106,6 @@ type Program struct {
 	Data  []Blob
 	Regs  int // number of registers, register 0 included
 	Hooks []HookCall
+	// Warnings tell what the config asks for and cannot have, where the spec wants the container to be made all the same.
+	Warnings []string
 }

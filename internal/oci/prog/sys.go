@@ -35,6 +35,7 @@ const (
 	SysFsopen
 	SysFsconfig
 	SysFsmount
+	SysFspick
 	SysOpenTree
 	SysMoveMount
 	SysMountSetattr
@@ -54,6 +55,12 @@ const (
 	SysKeyctl
 	SysPersonality
 	SysIoprioSet
+	SysSchedSetattr
+	SysSchedSetaffinity
+	SysSetMempolicy
+	SysStatx
+	SysFchmodat
+	SysUnlinkat
 	SysBpf
 	SysExecve
 	sysEnd
@@ -66,57 +73,64 @@ type sysInfo struct {
 
 func (s Sys) info() sysInfo {
 	table := [...]sysInfo{
-		SysNone:          {"none", 0xffff, 0xffff},
-		SysWrite:         {"write", 1, 64},
-		SysRead:          {"read", 0, 63},
-		SysClose:         {"close", 3, 57},
-		SysOpenat:        {"openat", 257, 56},
-		SysOpenat2:       {"openat2", 437, 437},
-		SysMkdirat:       {"mkdirat", 258, 34},
-		SysMknodat:       {"mknodat", 259, 33},
-		SysSymlinkat:     {"symlinkat", 266, 36},
-		SysFchownat:      {"fchownat", 260, 54},
-		SysFstat:         {"fstat", 5, 80},
-		SysFstatfs:       {"fstatfs", 138, 44},
-		SysFsetxattr:     {"fsetxattr", 190, 7},
-		SysFaccessat:     {"faccessat", 269, 48},
-		SysIoctl:         {"ioctl", 16, 29},
-		SysFcntl:         {"fcntl", 72, 25},
-		SysDup3:          {"dup3", 292, 24},
-		SysSocket:        {"socket", 41, 198},
-		SysConnect:       {"connect", 42, 203},
-		SysSocketpair:    {"socketpair", 53, 199},
-		SysSendmsg:       {"sendmsg", 46, 211},
-		SysMount:         {"mount", 165, 40},
-		SysUmount2:       {"umount2", 166, 39},
-		SysPivotRoot:     {"pivot_root", 155, 41},
-		SysChdir:         {"chdir", 80, 49},
-		SysFchdir:        {"fchdir", 81, 50},
-		SysGetcwd:        {"getcwd", 79, 17},
-		SysFsopen:        {"fsopen", 430, 430},
-		SysFsconfig:      {"fsconfig", 431, 431},
-		SysFsmount:       {"fsmount", 432, 432},
-		SysOpenTree:      {"open_tree", 428, 428},
-		SysMoveMount:     {"move_mount", 429, 429},
-		SysMountSetattr:  {"mount_setattr", 442, 442},
-		SysSetns:         {"setns", 308, 268},
-		SysUnshare:       {"unshare", 272, 97},
-		SysSethostname:   {"sethostname", 170, 161},
-		SysSetdomainname: {"setdomainname", 171, 162},
-		SysSetsid:        {"setsid", 112, 157},
-		SysPrctl:         {"prctl", 157, 167},
-		SysCapset:        {"capset", 126, 91},
-		SysSetgroups:     {"setgroups", 116, 159},
-		SysSetresgid:     {"setresgid", 119, 149},
-		SysSetresuid:     {"setresuid", 117, 147},
-		SysPrlimit64:     {"prlimit64", 302, 261},
-		SysUmask:         {"umask", 95, 166},
-		SysSeccomp:       {"seccomp", 317, 277},
-		SysKeyctl:        {"keyctl", 250, 219},
-		SysPersonality:   {"personality", 135, 92},
-		SysIoprioSet:     {"ioprio_set", 251, 30},
-		SysBpf:           {"bpf", 321, 280},
-		SysExecve:        {"execve", 59, 221},
+		SysNone:             {"none", 0xffff, 0xffff},
+		SysWrite:            {"write", 1, 64},
+		SysRead:             {"read", 0, 63},
+		SysClose:            {"close", 3, 57},
+		SysOpenat:           {"openat", 257, 56},
+		SysOpenat2:          {"openat2", 437, 437},
+		SysMkdirat:          {"mkdirat", 258, 34},
+		SysMknodat:          {"mknodat", 259, 33},
+		SysSymlinkat:        {"symlinkat", 266, 36},
+		SysFchownat:         {"fchownat", 260, 54},
+		SysFstat:            {"fstat", 5, 80},
+		SysFstatfs:          {"fstatfs", 138, 44},
+		SysFaccessat:        {"faccessat", 269, 48},
+		SysIoctl:            {"ioctl", 16, 29},
+		SysFcntl:            {"fcntl", 72, 25},
+		SysDup3:             {"dup3", 292, 24},
+		SysFsetxattr:        {"fsetxattr", 190, 7},
+		SysSocket:           {"socket", 41, 198},
+		SysConnect:          {"connect", 42, 203},
+		SysSocketpair:       {"socketpair", 53, 199},
+		SysSendmsg:          {"sendmsg", 46, 211},
+		SysMount:            {"mount", 165, 40},
+		SysUmount2:          {"umount2", 166, 39},
+		SysPivotRoot:        {"pivot_root", 155, 41},
+		SysChdir:            {"chdir", 80, 49},
+		SysFchdir:           {"fchdir", 81, 50},
+		SysGetcwd:           {"getcwd", 79, 17},
+		SysFsopen:           {"fsopen", 430, 430},
+		SysFsconfig:         {"fsconfig", 431, 431},
+		SysFsmount:          {"fsmount", 432, 432},
+		SysFspick:           {"fspick", 433, 433},
+		SysOpenTree:         {"open_tree", 428, 428},
+		SysMoveMount:        {"move_mount", 429, 429},
+		SysMountSetattr:     {"mount_setattr", 442, 442},
+		SysSetns:            {"setns", 308, 268},
+		SysUnshare:          {"unshare", 272, 97},
+		SysSethostname:      {"sethostname", 170, 161},
+		SysSetdomainname:    {"setdomainname", 171, 162},
+		SysSetsid:           {"setsid", 112, 157},
+		SysPrctl:            {"prctl", 157, 167},
+		SysCapset:           {"capset", 126, 91},
+		SysSetgroups:        {"setgroups", 116, 159},
+		SysSetresgid:        {"setresgid", 119, 149},
+		SysSetresuid:        {"setresuid", 117, 147},
+		SysPrlimit64:        {"prlimit64", 302, 261},
+		SysUmask:            {"umask", 95, 166},
+		SysSeccomp:          {"seccomp", 317, 277},
+		SysKeyctl:           {"keyctl", 250, 219},
+		SysPersonality:      {"personality", 135, 92},
+		SysIoprioSet:        {"ioprio_set", 251, 30},
+		SysSchedSetattr:     {"sched_setattr", 314, 274},
+		SysSchedSetaffinity: {"sched_setaffinity", 203, 122},
+		SysSetMempolicy:     {"set_mempolicy", 238, 237},
+		SysStatx:            {"statx", 332, 291},
+		SysFchmodat:         {"fchmodat", 268, 53},
+		SysUnlinkat:         {"unlinkat", 263, 35},
+		SysBpf:              {"bpf", 321, 280},
+		SysExecve:           {"execve", 59, 221},
 	}
 	if s >= sysEnd {
 		return table[SysNone]

@@ -1,0 +1,80 @@
+package compile
+
+import (
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.
+func (c *compiler) pivot() error {
+	c.Why("root")
+	c.Call("", prog.SysFchdir, prog.R(c.root))
+	c.Call("the old root is now mounted over the new one", prog.SysPivotRoot, c.Str("."), c.Str("."))
+	c.Call("take it off", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
+	c.Call("", prog.SysChdir, c.Str("/"))
+	return nil
+}
+
+// maskedPaths hides files behind /dev/null and folders behind one empty read-only tmpfs.
+func (c masker) maskedPaths() error {
+	if len(c.spec.Linux.MaskedPaths) == 0 {
+		return nil
+	}
+	c.Why("linux.maskedPaths")
+	null := c.verifiedNull()
+	shared := c.in.Facts.atLeast(6, 15) // open_tree(2) clones a detached mount; before that each folder gets a file system of its own
+	empty := prog.Reg(0)
+	if shared {
+		empty = c.emptyFolder()
+	}
+	for i, p := range c.spec.Linux.MaskedPaths {
+		c.Why(field("linux.maskedPaths", i, ""))
+		next, folder := c.Label(), c.Label()
+		target, at := c.openIn("", c.root, p, pathFlags, pathText)
+		at.Else(next, u.ENOENT, u.ENOTDIR)
+		file, _ := c.openTree("mask "+p, null, "", false)
+		c.Call("", prog.SysMoveMount, prog.R(file), c.Str(""), prog.R(target), c.Str(""),
+			prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH")).Else(folder, u.ENOTDIR, u.EINVAL)
+		c.Jump(next)
+		c.Bind(folder)
+		dir := empty
+		if shared {
+			dir, _ = c.openTree("mask folder "+p, empty, "", false)
+		} else {
+			dir = c.emptyFolder()
+		}
+		c.move(dir, target)
+		c.Bind(next)
+	}
+	return nil
+}
+
+func (c masker) emptyFolder() prog.Reg {
+	fs := c.fsopen("an empty folder to hide folders behind", "tmpfs")
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
+	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
+	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+	labeller{c.compiler}.context(fs, nil)
+	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
+}
+
+// verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
+func (c masker) verifiedNull() prog.Reg {
+	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
+	nodes{c.compiler}.expectNull(null)
+	return null
+}
+
+func (c masker) readonlyPaths() error {
+	for i, p := range c.spec.Linux.ReadonlyPaths {
+		c.Why(field("linux.readonlyPaths", i, ""))
+		next := c.Label()
+		target, at := c.openIn("", c.root, p, pathFlags, pathText)
+		at.Else(next, u.ENOENT, u.ENOTDIR)
+		fd, _ := c.openTree("make "+p+" read-only", target, "", true)
+		c.setAttr(fd, true, u.MOUNT_ATTR_RDONLY, 0, 0)
+		c.move(fd, target)
+		c.Bind(next)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package compile
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+)
+
+// rootPropagation is linux.rootfsPropagation as the root mount's own flag, and whether it is meant for all mounts below too.
+func (c rooter) rootPropagation() (flag uint64, recursive bool, err error) {
+	switch mode := c.spec.Linux.RootfsPropagation; strings.TrimPrefix(mode, "r") {
+	case "", "private":
+		return u.MS_PRIVATE, true, nil
+	case "slave":
+		return u.MS_SLAVE, mode[0] == 'r', nil
+	case "shared":
+		return u.MS_SHARED, mode[0] == 'r', nil
+	case "unbindable":
+		return u.MS_UNBINDABLE, mode[0] == 'r', nil
+	default:
+		return 0, false, invalid("linux.rootfsPropagation", "unknown mode %q", mode)
+	}
+}
+
+// takeFromHost takes what the config names by paths of the host: the root file system, and sources of bind mounts where later would be too
+// late. Sources whose mounts shall go on hearing from the host's, or be heard there, are taken while ours are still the host's peers.
+func (c rooter) takeFromHost() error {
+	flag, _, err := c.rootPropagation()
+	if err != nil {
+		return err
+	}
+	private := flag == u.MS_PRIVATE && c.spec.Linux.RootfsPropagation != ""
+	early := c.ns.user || c.ns.enters || c.ns.joins(u.CLONE_NEWNS)
+	if err := (binder{c.compiler}).sources(func(o options) bool { return o.propagation == u.MS_SHARED || o.propagation == u.MS_SLAVE && private }); err != nil {
+		return err
+	}
+	if !c.ns.joins(u.CLONE_NEWNS) {
+		c.apart(private)
+	}
+	if early {
+		if err := (binder{c.compiler}).sources(func(options) bool { return true }); err != nil {
+			return err
+		}
+	}
+	if c.in.Rootfs != nil {
+		if c.ns.joins(u.CLONE_NEWNS) {
+			return unsupported("a joined mount namespace over an image's layers")
+		}
+		return nil
+	}
+	dir := c.spec.Root.Path
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(c.in.Bundle, dir)
+	}
+	c.Why("root.path")
+	c.host.root, _ = c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(dir), prog.Imm(pathFlags, pathText))
+	c.root, _ = c.openTree("a mount of its own", c.host.root, "", true)
+	if flag != u.MS_SLAVE {
+		c.setAttr(c.root, true, 0, 0, u.MS_PRIVATE)
+	} else if c.ns.joins(u.CLONE_NEWNS) {
+		c.setAttr(c.root, true, 0, 0, u.MS_SLAVE)
+	}
+	return nil
+}
+
+// apart keeps what is mounted in our mount namespace from the host's.
+func (c rooter) apart(private bool) {
+	c.Why("linux.rootfsPropagation")
+	prop, text := int64(u.MS_REC|u.MS_SLAVE), "MS_REC|MS_SLAVE"
+	if private {
+		prop, text = u.MS_REC|u.MS_PRIVATE, "MS_REC|MS_PRIVATE"
+	}
+	c.Call("what we mount stays here", prog.SysMount, prog.Imm(0), c.Str("/"), prog.Imm(0), prog.Imm(prop, text), prog.Imm(0))
+}
+
+// place attaches the root file system where pivot_root(2) can take it from: on itself, or in a joined mount namespace, where nothing may
+// have its path, over the root.
+func (c rooter) place() error {
+	switch {
+	case c.in.Rootfs != nil:
+	case c.ns.joins(u.CLONE_NEWNS):
+		c.apart(false)
+		c.Why("root.path")
+		c.attachAt(c.root, "/")
+	default:
+		c.move(c.root, c.host.root)
+	}
+	return nil
+}
+
+// settle is what all mounts had to be made for: what is to be read-only becomes so, and the root gets its propagation.
+func (c rooter) settle() error {
+	c.Why("mounts")
+	for _, fd := range c.late {
+		c.setAttr(fd, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	if c.spec.Root != nil && c.spec.Root.Readonly {
+		c.Why("root.readonly")
+		c.setAttr(c.root, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	if flag, recursive, _ := c.rootPropagation(); flag == u.MS_SHARED || flag == u.MS_UNBINDABLE {
+		c.Why("linux.rootfsPropagation")
+		c.setAttr(c.root, recursive, 0, 0, flag)
+	}
+	return nil
+}
+
+// layers mounts the layers and, over them, the writable layer (overlayfs, Documentation/filesystems/overlayfs.rst).
+func (c rooter) layers() error {
+	r := c.in.Rootfs
+	if r == nil {
+		return nil
+	}
+	c.Why("rootfs.json")
+	if !c.in.Facts.atLeast(6, 15) { // detached layers in overlayfs; before that each needs a place
+		return c.overlayByPath()
+	}
+	var lower []prog.Reg
+	for i, l := range r.Lower {
+		fd, err := c.layer(i, l)
+		if err != nil {
+			return err
+		}
+		lower = append(lower, fd)
+	}
+	fs := c.fsopen("root file system", "overlay")
+	for _, fd := range lower {
+		c.fsconfig(fs, u.FSCONFIG_SET_FD, "lowerdir+", "", fd)
+	}
+	for _, p := range [][2]string{{"upperdir", r.Upper}, {"workdir", r.Work}} {
+		if p[1] != "" {
+			fd, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(p[1]), prog.Imm(pathFlags, pathText))
+			c.fsconfig(fs, u.FSCONFIG_SET_FD, p[0], "", fd)
+		}
+	}
+	if r.Volatile && r.Upper != "" {
+		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
+	}
+	labeller{c.compiler}.context(fs, nil)
+	c.root = c.fsmount("", fs, 0)
+	c.attachAt(c.root, r.Scratch)
+	return nil
+}
+
+func (c rooter) layer(i int, l bundle.Layer) (prog.Reg, error) {
+	note := "layer " + strconv.Itoa(i)
+	switch l.Type {
+	case "dir":
+		fd, _ := c.openTree(note, 0, l.Source, false)
+		return fd, nil
+	case "erofs":
+		if l.Loop {
+			return 0, unsupported("an EROFS layer through a loop device (rootfs.json: lower[" + strconv.Itoa(i) + "].loop)")
+		}
+		fs := c.fsopen(note, "erofs")
+		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", l.Source, 0)
+		for _, d := range l.Devices {
+			c.fsconfig(fs, u.FSCONFIG_SET_STRING, "device", d, 0)
+		}
+		if l.Direct && c.in.Facts.atLeast(6, 13) {
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "directio", "", 0)
+		}
+		return c.fsmount(note, fs, u.MOUNT_ATTR_RDONLY), nil
+	}
+	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", l.Type)
+}
+
+// overlayByPath serves kernels before 6.15: the layers are attached below a tmpfs of our own on the scratch folder.
+func (c rooter) overlayByPath() error {
+	r := c.in.Rootfs
+	if len(r.Lower) == 0 {
+		return invalid("rootfs.json: lower", "at least one layer is needed before Linux 6.15")
+	}
+	var lower []string
+	c.Call("a place for the layers", prog.SysMount, c.Str("tmpfs"), c.Str(r.Scratch), c.Str("tmpfs"), prog.Imm(0), c.Str("mode=700,size=1m"))
+	for i, l := range r.Lower {
+		if l.Type == "dir" {
+			lower = append(lower, l.Source)
+			continue
+		}
+		fd, err := c.layer(i, l)
+		if err != nil {
+			return err
+		}
+		p := r.Scratch + "/" + strconv.Itoa(i)
+		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0o700, "0700"))
+		c.attachAt(fd, p)
+		lower = append(lower, p)
+	}
+	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
+	for i := range lower {
+		lower[i] = esc.Replace(lower[i])
+	}
+	data := "lowerdir=" + strings.Join(lower, ":")
+	if r.Upper != "" {
+		data += ",upperdir=" + esc.Replace(r.Upper) + ",workdir=" + esc.Replace(r.Work)
+		if r.Volatile {
+			data += ",volatile"
+		}
+	}
+	if l := c.spec.Linux.MountLabel; l != "" {
+		data += `,context="` + l + `"`
+	}
+	if len(data) >= 4096 {
+		return invalid("rootfs.json: lower", "%d layers do not fit into the 4096 bytes that mount(2) takes on this kernel", len(lower))
+	}
+	at := r.Scratch + "/root"
+	c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(0o700, "0700"))
+	c.Call("root file system", prog.SysMount, c.Str("overlay"), c.Str(at), c.Str("overlay"), prog.Imm(0), c.Str(data))
+	c.root, _ = c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(pathFlags, pathText))
+	return nil
+}
