@@ -131,7 +131,7 @@ func TestListener(t *testing.T) {
 // TestListenerOfEverything: not even read, write, capset and execve pass without the agent, in a container and in what joins it.
 func TestListenerOfEverything(t *testing.T) {
 	for _, nnp := range []bool{false, true} {
-		b := newBox(t, "sh", "-c", "echo here; sleep 1000")
+		b := newBox(t, "sh", "-c", "echo here; exec sleep 1000")
 		a := newAgent(t, "@"+b.id, nil) // an abstract name
 		b.notify(a.path, specs.ActNotify)
 		b.spec.Process.NoNewPrivileges = nnp
@@ -145,7 +145,7 @@ func TestListenerOfEverything(t *testing.T) {
 		execOut := newOutput(t)
 		null, err := os.Open(os.DevNull)
 		check(t, err)
-		p, err := c.Exec(ExecOptions{Process: &specs.Process{Args: []string{"sh", "-c", "echo joined; exit 3"}, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: nnp,
+		p, err := c.Exec(ExecOptions{Process: &specs.Process{Args: []string{"sh", "-c", "until grep -q sleep /proc/1/comm; do :; done; echo joined; exit 3"}, Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: nnp,
 			Capabilities: b.spec.Process.Capabilities}, Stdio: [3]*os.File{null, execOut.w, execOut.w}})
 		null.Close()
 		execOut.w.Close()

@@ -7,6 +7,7 @@ package interp
 
 import (
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -147,6 +148,9 @@ func (r *Running) follow() error {
 		}
 		switch kind {
 		case msgBarrier:
+			if err := r.awaitForked(index); err != nil {
+				return err
+			}
 			if _, err := r.host(index); err != nil {
 				return err
 			}
@@ -171,6 +175,21 @@ func (r *Running) follow() error {
 			return &StepError{Index: index, Errno: syscall.Errno(value)}
 		}
 	}
+}
+
+// awaitForked takes in the report of a Fork before the instruction, where it has not come yet: the new process may be at its first barrier
+// before the old one has told its number.
+func (r *Running) awaitForked(index int) error {
+	if r.Pid != r.first || !slices.ContainsFunc(r.m.ops[:index], func(o op) bool { return o.kind == prog.Fork }) {
+		return nil
+	}
+	kind, _, value, ok := readMessage(r.status)
+	if !ok || kind != msgForked {
+		return &StepError{Index: index, Errno: Lost}
+	}
+	r.Pid = value
+	r.reapFirst()
+	return nil
 }
 
 // abandon kills and reaps what the program's processes still are.
