@@ -140,7 +140,7 @@ func TestJoinUserNamespace(t *testing.T) {
 	b.namespace(specs.UserNamespace, path)
 	b.spec.Linux.UIDMappings[0].Size--
 	_, _, err := b.create()
-	if err == nil || !strings.Contains(err.Error(), "linux.uidMappings: the joined user namespace has these mappings") {
+	if err == nil || !strings.Contains(err.Error(), "linux.uidMappings: it is not so that the joined user namespace has these mappings") {
 		t.Errorf("other mappings: %v", err)
 	}
 }

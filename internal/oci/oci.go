@@ -276,6 +276,9 @@ func explain(p *prog.Program, err error) error {
 	if strings.HasPrefix(in.Note, "exec: ") {
 		return execError(in.Note, step.Errno)
 	}
+	if in.Op == prog.Expect {
+		return errdef.New(errdef.InvalidArgument, "%s: it is not so that %s [instruction %d of the program]", in.Why, in.Note, step.Index)
+	}
 	what := in.Note
 	if in.Op == prog.Syscall {
 		what = strings.TrimSpace(in.Sys.Name() + " " + objectOf(p, step.Index))
