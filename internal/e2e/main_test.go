@@ -15,6 +15,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
@@ -137,10 +138,8 @@ func whoami(t *testing.T, ns *os.File) {
 func probe(t *testing.T) string {
 	t.Helper()
 	p := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.Command("go", "build", "-o", p, "./testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the probe: %v\n%s", err, out)
+	if err := programs.Build(p, "./testdata/probe"); err != nil {
+		t.Fatal(err)
 	}
 	return p
 }

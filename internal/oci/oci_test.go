@@ -22,6 +22,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 )
 
 // box is a bundle under test with a busybox root file system; what it leaves behind is checked when the test ends.
@@ -168,9 +169,9 @@ func (b *box) run() (string, int) {
 }
 
 func TestRun(t *testing.T) {
-	b := newBox(t, "sh", "-c", "id -u; hostname; echo $$; cat /proc/1/comm; ls /sys/fs/cgroup | grep -c memory; exit 7")
+	b := newBox(t, "sh", "-c", "id -u; hostname; echo $$; cat /proc/1/comm; ls /sys/fs/cgroup | grep -q memory && echo limits; exit 7")
 	out, code := b.run()
-	if want := "0\nbox\n1\nsh\n1\n"; out != want || code != 7 {
+	if want := "0\nbox\n1\nsh\nlimits\n"; out != want || code != 7 {
 		t.Errorf("output %q, code %d; want %q, 7", out, code, want)
 	}
 }
@@ -347,9 +348,7 @@ func TestSignalPauseStatus(t *testing.T) {
 func buildRuntime(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "dhow-runtime")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/dhow-containers/dhow/cmd/dhow-runtime").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	check(t, programs.Build(bin, "github.com/dhow-containers/dhow/cmd/dhow-runtime"))
 	return bin
 }
 

@@ -9,19 +9,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
@@ -30,52 +29,6 @@ const RegistryAddr = "127.0.0.1:5000"
 
 // Image is what Engine.Image makes: busybox under a name that the engine can pull.
 const Image = RegistryAddr + "/busybox:latest"
-
-// programs builds the programs once per test process.
-var programs = sync.OnceValues(func() (string, error) {
-	root, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
-	}
-	// A name that stays, so that the linker has to work once for all packages' tests.
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("dhow-harness-%d", os.Getuid()))
-	module := filepath.Dir(strings.TrimSpace(string(root)))
-	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", err
-	}
-	for _, args := range [][]string{
-		{"build", "-o", filepath.Join(module, "cmd/dhowd/hello/rootfs/hello"), "./cmd/hello"}, {"build", "-o", dir + "/", "./cmd/dhow", "./cmd/dhowd", "./cmd/dhow-shim", "./cmd/dhow-runtime"},
-	} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return "", err
-		}
-		cmd := exec.Command("go", args...)
-		cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return dir, nil
-})
-
-// keep gives an engine names of its own for the programs, which another test process may be about to build anew.
-func keep(bin, dir string) (string, error) {
-	own := filepath.Join(dir, "bin")
-	if err := os.Mkdir(own, 0o755); err != nil {
-		return "", err
-	}
-	for _, p := range []string{"dhow", "dhowd", "dhow-shim", "dhow-runtime"} {
-		if err := os.Link(filepath.Join(bin, p), filepath.Join(own, p)); err != nil {
-			return "", err
-		}
-	}
-	return own, nil
-}
 
 // Engine is a running engine.
 type Engine struct {
@@ -99,15 +52,12 @@ func Start(t testing.TB, flags ...string) *Engine {
 	if os.Getuid() != 0 {
 		t.Skip("running containers needs root")
 	}
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "dhow-e-") // short: a socket's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
-	if bin, err = keep(bin, dir); err != nil {
+	bin, err := programs.Keep(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	e := &Engine{

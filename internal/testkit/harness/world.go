@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
@@ -26,7 +27,7 @@ func (e *Engine) Program(name string) string { return filepath.Join(e.bin, name)
 // Programs builds our programs, once per test process, and returns their folder.
 func Programs(t testing.TB) string {
 	t.Helper()
-	dir, err := programs()
+	dir, err := programs.Dir()
 	if err != nil {
 		t.Fatal(err)
 	}
