@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
@@ -25,7 +26,8 @@ var update = flag.Bool("update", false, "rewrite the listings of the scripts")
 // script is one file of testdata/spec: a field of config.json, what the compiler makes of it on a known host, and what a container that is
 // made of it for real sees. Its files:
 //
-//	config.json   merged over testConfig
+//	config.json   merged over testConfig; lists are replaced
+//	mounts.json   mounts added to those of the config
 //	facts.json    merged over the known host's facts
 //	grep          only lines of the listing with one of these words are kept (a line a word)
 //	listing       what must be compiled, less what other fields change in it (normal), or
@@ -49,7 +51,7 @@ func loadScript(t *testing.T, path string) *script {
 	s := &script{path: path, a: a, files: map[string]string{}}
 	for _, f := range a.Files {
 		switch f.Name {
-		case "config.json", "facts.json", "grep", "listing", "refused", "needs", "setup", "stdout", "code", "check", "unreal":
+		case "config.json", "mounts.json", "facts.json", "grep", "listing", "refused", "needs", "setup", "stdout", "code", "check", "unreal":
 		default:
 			t.Fatalf("%s: unknown file %q", path, f.Name)
 		}
@@ -83,10 +85,20 @@ func knownFacts() compile.Facts {
 		Unified: "/sys/fs/cgroup/unified", SelfUnified: "/"}}
 }
 
+func (s *script) configure(t *testing.T, spec *bundle.Spec) {
+	t.Helper()
+	check(t, json.Unmarshal([]byte(s.files["config.json"]), spec))
+	if s.has("mounts.json") {
+		var more []specs.Mount
+		check(t, json.Unmarshal([]byte(s.files["mounts.json"]), &more))
+		spec.Mounts = append(spec.Mounts, more...)
+	}
+}
+
 func (s *script) golden(t *testing.T) {
 	in := compile.Input{ID: "demo", Bundle: "/b", CgroupPath: "/demo", Spec: &bundle.Spec{}, Facts: knownFacts()}
 	check(t, json.Unmarshal([]byte(testConfig), in.Spec))
-	check(t, json.Unmarshal([]byte(s.files["config.json"]), in.Spec))
+	s.configure(t, in.Spec)
 	if s.has("facts.json") {
 		check(t, json.Unmarshal([]byte(s.files["facts.json"]), &in.Facts))
 	}
@@ -154,7 +166,7 @@ func (s *script) real(t *testing.T) {
 		}
 	}
 	b := newBox(t)
-	check(t, json.Unmarshal([]byte(s.files["config.json"]), b.spec))
+	s.configure(t, b.spec)
 	s.shell(t, b, "setup")
 	out, code := b.run()
 	if want := strings.TrimSpace(s.files["code"]); want == "" && code != 0 || want != "" && want != fmt.Sprint(code) {
