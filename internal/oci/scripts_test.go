@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the listings of the scripts")
 // script is one file of testdata/spec: a field of config.json, what the compiler makes of it on a known host, and what a container that is
 // made of it for real sees. Its files:
 //
-//	config.json   merged over testConfig; lists are replaced
+//	config.json   merged over testConfig; lists are replaced; $BUNDLE stands for the bundle's folder
 //	mounts.json   mounts added to those of the config
 //	facts.json    merged over the known host's facts
 //	grep          only lines of the listing with one of these words are kept (a line a word)
@@ -85,9 +85,9 @@ func knownFacts() compile.Facts {
 		Unified: "/sys/fs/cgroup/unified", SelfUnified: "/"}}
 }
 
-func (s *script) configure(t *testing.T, spec *bundle.Spec) {
+func (s *script) configure(t *testing.T, spec *bundle.Spec, dir string) {
 	t.Helper()
-	check(t, json.Unmarshal([]byte(s.files["config.json"]), spec))
+	check(t, json.Unmarshal([]byte(strings.ReplaceAll(s.files["config.json"], "$BUNDLE", dir)), spec))
 	if s.has("mounts.json") {
 		var more []specs.Mount
 		check(t, json.Unmarshal([]byte(s.files["mounts.json"]), &more))
@@ -98,7 +98,7 @@ func (s *script) configure(t *testing.T, spec *bundle.Spec) {
 func (s *script) golden(t *testing.T) {
 	in := compile.Input{ID: "demo", Bundle: "/b", CgroupPath: "/demo", Spec: &bundle.Spec{}, Facts: knownFacts()}
 	check(t, json.Unmarshal([]byte(testConfig), in.Spec))
-	s.configure(t, in.Spec)
+	s.configure(t, in.Spec, in.Bundle)
 	if s.has("facts.json") {
 		check(t, json.Unmarshal([]byte(s.files["facts.json"]), &in.Facts))
 	}
@@ -166,7 +166,7 @@ func (s *script) real(t *testing.T) {
 		}
 	}
 	b := newBox(t)
-	s.configure(t, b.spec)
+	s.configure(t, b.spec, b.dir)
 	s.shell(t, b, "setup")
 	out, code := b.run()
 	if want := strings.TrimSpace(s.files["code"]); want == "" && code != 0 || want != "" && want != fmt.Sprint(code) {
