@@ -199,6 +199,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
+	f.Home = facts.HomeInside(c.State.Pid, o.Process)
 	ns, err := differing(c.State.Pid)
 	if err != nil {
 		return nil, err

@@ -136,6 +136,9 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 		return compile.Input{}, nothing, err
 	}
 	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
+	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
+		f.Home = facts.Home(rootOf(o), o.Spec)
+	}
 	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs}
 	if o.Detached && dir != "" {
 		var files [2]*os.File

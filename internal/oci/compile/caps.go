@@ -1,6 +1,10 @@
 package compile
 
-import "strconv"
+import (
+	"strconv"
+
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
+)
 
 // capNames is indexed by capability number (capabilities(7), include/uapi/linux/capability.h).
 func capNames() []string {
@@ -28,4 +32,9 @@ func CapName(nr int) string {
 		return n[nr]
 	}
 	return "CAP_" + strconv.Itoa(nr)
+}
+
+// inUserNamespace tells whether the process runs in a user namespace that is not ours.
+func (c *compiler) inUserNamespace() bool {
+	return c.ns.user || c.ns.enters || c.exec&u.CLONE_NEWUSER != 0
 }

@@ -28,6 +28,8 @@ type Facts struct {
 	Caps uint64
 	// OOMFloor is the least oom_score_adj that we may set; nil: any.
 	OOMFloor *int
+	// Home is the home folder of process.user in the container's own passwd, "/" where it has none; empty: the config sets HOME.
+	Home string
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.
@@ -77,6 +79,7 @@ type compiler struct {
 	keep   []prog.Reg // descriptors that the child needs until it parks
 	ns     namespaces
 	filter filter
+	exec   uint64      // of an exec: the clone flags of the namespaces that it enters
 	park   [2]prog.Reg // control and status of another process's release
 	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
 	copy   [2]prog.Reg // the same for folders to be copied

@@ -29,7 +29,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if err := validate(&s, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}}
+	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}, exec: in.Namespaces}
 	if err := c.parseFilter(); err != nil {
 		return nil, err
 	}

@@ -140,8 +140,13 @@ func (c process) candidates() []string {
 // lookup fails before the container is "created" when there is nothing to execute.
 func (c process) lookup() {
 	c.Why("process.args[0]")
+	list := c.candidates()
+	if len(list) == 1 && !c.inUserNamespace() { // in one, root may be refused what the process's user is not
+		c.Call(ExecNote(c.spec.Process.Args[0]), prog.SysFaccessat, prog.Imm(u.AT_FDCWD), c.Str(list[0]), prog.Imm(1, "X_OK"))
+		return
+	}
 	found := c.Label()
-	for _, p := range c.candidates() {
+	for _, p := range list {
 		next := c.Label()
 		c.Call("", prog.SysFaccessat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0, "F_OK")).Else(next, u.ENOENT, u.ENOTDIR, u.EACCES, u.ELOOP)
 		c.Jump(found)
@@ -250,7 +255,7 @@ func (c process) capabilities() (*capSets, error) {
 // (capabilities(7), "Transformation of capabilities"; runtime-spec, config.md: such a config should not fail).
 func (c process) grantable(s *capSets) {
 	have := ^uint64(0)
-	if c.in.Facts.Caps != 0 && !c.ns.user && !c.ns.enters { // a user namespace gives all
+	if c.in.Facts.Caps != 0 && !c.inUserNamespace() { // a user namespace gives all
 		have = c.in.Facts.Caps
 	}
 	leave := func(set string, from *uint64, allowed uint64, why string) {
@@ -292,7 +297,11 @@ func (c process) execute() {
 	p := c.spec.Process
 	c.Why("process.args")
 	argv := c.Strings(p.Args, prog.List(p.Args))
-	env := c.Strings(p.Env, strconv.Itoa(len(p.Env))+" variables")
+	vars := p.Env
+	if h := c.in.Facts.Home; h != "" {
+		vars = append(slices.DeleteFunc(slices.Clone(vars), func(v string) bool { return v == "HOME=" }), "HOME="+h)
+	}
+	env := c.Strings(vars, strconv.Itoa(len(vars))+" variables")
 	list := c.candidates()
 	note := ExecNote(p.Args[0])
 	if len(list) > 1 {
