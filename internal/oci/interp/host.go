@@ -12,6 +12,7 @@ func (r *Running) host(i int) (int, error) {
 	for i < len(r.m.ops) && r.m.ops[i].host && r.m.ops[i].kind != prog.Clone {
 		next, err := r.step(i)
 		if err != nil {
+			r.stopped = i
 			return i, err
 		}
 		i = next
@@ -190,7 +191,7 @@ func (r *Running) userNS(o *op) (uintptr, syscall.Errno) {
 // instructions that may open something are known by their call; one that is both opened and closed must not be closed twice.
 func (r *Running) closeHostRegs() {
 	open := map[uintptr]uintptr{} // register -> descriptor
-	for i := range r.p.Ins {
+	for i := range r.p.Ins[:r.stopped] {
 		in := &r.p.Ins[i]
 		if in.Lane != prog.Host {
 			continue

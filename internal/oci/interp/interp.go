@@ -64,6 +64,8 @@ type Running struct {
 	first  int // the process cloned first, while it is not Pid and not reaped
 	listen int // the Listen instruction that was reached and not served, else 0
 	parked bool
+	// stopped is the host-lane instruction that failed: it and those behind it did nothing.
+	stopped int
 }
 
 // Run executes the program up to its Park, or to execve where it has none. After an error everything the program's processes
@@ -71,7 +73,7 @@ type Running struct {
 func Run(p *prog.Program, env Env) (*Running, error) {
 	runtime.LockOSThread() // registers of the host lane may include per-thread state (umask, namespaces joined for children)
 	defer runtime.UnlockOSThread()
-	r := &Running{m: link(p), p: p, env: env, ctl: -1, status: -1}
+	r := &Running{m: link(p), p: p, env: env, ctl: -1, status: -1, stopped: len(p.Ins)}
 	var ctl, status [2]int
 	if err := syscall.Pipe2(ctl[:], syscall.O_CLOEXEC); err != nil {
 		return nil, err
