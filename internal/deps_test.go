@@ -237,6 +237,7 @@ func TestWhoExecutes(t *testing.T) {
 		"engine/container/keeper": "dhow-shim",
 		"face/cli":                "dhowd, credential helpers of the user",
 		"oci":                     "hooks of config.json",
+		"face/runtime":            "the host's ps, for the command of that name",
 	}
 	all, _ := packages(t)
 	for pkg, files := range all {

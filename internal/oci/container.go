@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -35,6 +33,8 @@ type ExecOptions struct {
 	Warn        func(text string)
 	// Cgroup puts the process into sub-cgroups that exist: v1 controller -> path below the container's, "" -> path in the v2 hierarchy.
 	Cgroup map[string]string
+	// IgnorePaused enters a paused container: the process begins when it is resumed, and with it what waits for it.
+	IgnorePaused bool
 }
 
 // Load returns a container that another process created.
@@ -58,8 +58,14 @@ func (c *Container) Start() error {
 	if err != nil {
 		return err
 	}
-	if status != state.Created {
-		return errdef.New(errdef.Conflict, "cannot start container %s: it is %s, not created", c.State.ID, status)
+	switch status {
+	case state.Created:
+	case state.Stopped:
+		return errdef.New(errdef.Conflict, "cannot start a container that has stopped: %q", c.State.ID)
+	case state.Running:
+		return errdef.New(errdef.Conflict, "cannot start an already running container: %q", c.State.ID)
+	default:
+		return errdef.New(errdef.Conflict, "cannot start a container in the %s state: %q", status, c.State.ID)
 	}
 	if c.running != nil {
 		err = c.running.Release()
@@ -172,43 +178,14 @@ func (c *Container) Spec() (*bundle.Spec, error) {
 
 // Exec starts a process inside the container. The process is a child of this one, to be waited for by its PID.
 func (c *Container) Exec(o ExecOptions) (*Process, error) {
-	status, err := c.Status()
+	in, done, err := execInput(c, &o)
 	if err != nil {
 		return nil, err
 	}
-	if status != state.Running && status != state.Created {
-		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it is %s", c.State.ID, status)
-	}
-	s, err := c.Spec()
-	if err != nil {
+	defer done()
+	if err := watch(c.root, c.State.ID, in.Spec, o.Process); err != nil {
 		return nil, err
 	}
-	init, err := process(c.State.Pid)
-	if err != nil {
-		return nil, err
-	}
-	defer init.Pidfd.Close()
-	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
-		return nil, errdef.New(errdef.Conflict, "cannot exec in container %s: it has ended", c.State.ID)
-	}
-	if err := watch(c.root, c.State.ID, s, o.Process); err != nil {
-		return nil, err
-	}
-	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{Process: o.Process, Linux: &specs.Linux{MountLabel: s.Linux.MountLabel}})
-	if err != nil {
-		return nil, err
-	}
-	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
-	f.Home = facts.HomeInside(c.State.Pid, o.Process)
-	ns, err := differing(c.State.Pid)
-	if err != nil {
-		return nil, err
-	}
-	dirs, err := plan.Sub(c.State.Cgroups, o.Cgroup)
-	if err != nil {
-		return nil, err
-	}
-	in := compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs}
 	r, err := c.enter(in, &o)
 	if err != nil {
 		return nil, err
@@ -219,6 +196,63 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	return proc, nil
+}
+
+// PlanExec returns the Program that c.Exec would run, and enters nothing.
+func PlanExec(c *Container, o ExecOptions) (*prog.Program, error) {
+	in, done, err := execInput(c, &o)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return compile.Exec(in)
+}
+
+// execInput gathers the compiler's input; the function returned closes its descriptor.
+func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(), err error) {
+	status, err := c.Status()
+	if err != nil {
+		return in, nil, err
+	}
+	switch {
+	case status == state.Running || status == state.Created:
+	case status != state.Paused:
+		return in, nil, errdef.New(errdef.Conflict, "cannot exec in a %s container: %q", status, c.State.ID)
+	case !o.IgnorePaused:
+		return in, nil, errdef.New(errdef.Conflict, "cannot exec in a paused container (use --ignore-paused to override): %q", c.State.ID)
+	}
+	s, err := c.Spec()
+	if err != nil {
+		return in, nil, err
+	}
+	init, err := process(c.State.Pid)
+	if err != nil {
+		return in, nil, err
+	}
+	defer func() {
+		if err != nil {
+			init.Pidfd.Close()
+		}
+	}()
+	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
+		return in, nil, errdef.New(errdef.Conflict, "cannot exec in a stopped container: %q", c.State.ID)
+	}
+	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{Process: o.Process, Linux: &specs.Linux{MountLabel: s.Linux.MountLabel}})
+	if err != nil {
+		return in, nil, err
+	}
+	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
+	f.Home = facts.HomeInside(c.State.Pid, o.Process)
+	ns, err := differing(c.State.Pid)
+	if err != nil {
+		return in, nil, err
+	}
+	dirs, err := plan.Sub(c.State.Cgroups, o.Cgroup)
+	if err != nil {
+		return in, nil, err
+	}
+	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs,
+		NoNewKeyring: c.State.NoNewKeyring}, func() { init.Pidfd.Close() }, nil
 }
 
 // differing returns the clone flags of the namespaces that a process does not share with us.
@@ -243,62 +277,6 @@ func differing(pid int) (uint64, error) {
 	return flags, nil
 }
 
-// Signal sends a signal to the container's first process, or with all to every process in its cgroups.
-func (c *Container) Signal(sig syscall.Signal, all bool) error {
-	if all && sig == syscall.SIGKILL {
-		return cgroup.Kill(c.State.Cgroups) // by the kernel, or again until nobody is left: nothing that forks meanwhile escapes
-	}
-	if all {
-		pids, err := cgroup.Pids(c.State.Cgroups)
-		if err != nil {
-			return err
-		}
-		for _, pid := range pids {
-			if err := c.signalMember(pid, sig); err != nil {
-				return fmt.Errorf("signal process %d: %w", pid, err)
-			}
-		}
-		return nil
-	}
-	fd, err := unix.PidfdOpen(c.State.Pid, 0)
-	if err != nil || !c.State.Alive() {
-		if err == nil {
-			unix.Close(fd)
-		}
-		return errdef.New(errdef.Conflict, "cannot signal container %s: it is not running", c.State.ID)
-	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
-		return fmt.Errorf("signal container %s: %w", c.State.ID, err)
-	}
-	return nil
-}
-
-// signalMember signals one process of the container's cgroups. The PID is looked up again once a pidfd pins it, so that a process of the
-// host that got the number meanwhile is left alone.
-func (c *Container) signalMember(pid int, sig syscall.Signal) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	defer unix.Close(fd)
-	now, err := cgroup.Pids(c.State.Cgroups)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(now, pid) {
-		return nil
-	}
-	return ignoreGone(unix.PidfdSendSignal(fd, sig, nil, 0))
-}
-
-func ignoreGone(err error) error {
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
-}
-
 // Pause freezes every process of the container.
 func (c *Container) Pause() error { return cgroup.Freeze(c.State.Cgroups) }
 
@@ -314,7 +292,7 @@ func (c *Container) Delete(force bool) error {
 	}
 	if status != state.Stopped && status != state.Creating {
 		if !force && status != state.Created {
-			return errdef.New(errdef.Conflict, "cannot delete container %s: it is %s; stop it first", c.State.ID, status)
+			return errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: %s", c.State.ID, status)
 		}
 	}
 	if err := cgroup.Kill(c.State.Cgroups); err != nil {

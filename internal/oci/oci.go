@@ -52,6 +52,12 @@ type CreateOptions struct {
 	Warn func(text string)
 	// Detached lets another process Start the container, after this one has ended.
 	Detached bool
+	// NoPivot moves the root in place of pivot_root(2), which a root on a ramdisk does not take.
+	NoPivot bool
+	// NoNewKeyring leaves the container in the session keyring of this process.
+	NoNewKeyring bool
+	// Notify gives the container a folder for a service manager's socket, State.Notify, and NOTIFY_SOCKET in its environment.
+	Notify bool
 }
 
 // Process is a child of this process: the init or an exec.
@@ -86,7 +92,7 @@ func Create(o CreateOptions) (_ *Container, err error) {
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if os.IsExist(err) {
-			return nil, errdef.New(errdef.Conflict, "container %q exists already: delete it or choose another ID", o.ID)
+			return nil, errdef.New(errdef.Conflict, "container with given ID already exists: %q; delete it or choose another ID", o.ID)
 		}
 		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
 	}
@@ -95,6 +101,11 @@ func Create(o CreateOptions) (_ *Container, err error) {
 			os.RemoveAll(dir)
 		}
 	}()
+	if o.Notify {
+		if err := os.Mkdir(notifyFolder(&o, dir), 0o755); err != nil {
+			return nil, fmt.Errorf("create container %s: %w", o.ID, err)
+		}
+	}
 	in, closeFacts, err := input(&o, dir)
 	if err != nil {
 		return nil, err
@@ -131,6 +142,9 @@ func Plan(o CreateOptions) (*prog.Program, error) {
 // input gathers the compiler's input. With a state folder and Detached it makes the FIFOs; the function returned closes them.
 func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	nothing := func() {}
+	if o.Notify && dir != "" {
+		o.Spec = withNotify(o.Spec, notifyFolder(o, dir))
+	}
 	f, err := o.Host.Read(o.Bundle, o.Spec)
 	if err != nil {
 		return compile.Input{}, nothing, err
@@ -139,7 +153,13 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
 		f.Home = facts.Home(rootOf(o), o.Spec)
 	}
-	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs,
+		NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
+	if o.NoPivot {
+		if in.HostKernelMounts, err = facts.KernelMounts(); err != nil {
+			return in, nothing, err
+		}
+	}
 	if o.Detached && dir != "" {
 		var files [2]*os.File
 		for k, name := range [2]string{state.ParkCtl, state.ParkStat} {
@@ -187,6 +207,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	c.State = state.State{
 		Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(o), Created: time.Now().UTC(),
 		CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations,
+		NoNewKeyring: o.NoNewKeyring, SharedPids: SharesPids(o.Spec), Notify: notifyFolder(o, dir),
 	}
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err

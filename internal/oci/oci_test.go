@@ -384,7 +384,7 @@ func TestDetachedAcrossProcesses(t *testing.T) {
 	if s := must("state", b.id); !strings.Contains(s, `"status": "created"`) {
 		t.Errorf("state %s", s)
 	}
-	if out, err := runtime("create", "--bundle", b.dir, b.id); err == nil || !strings.Contains(out, "exists already") {
+	if out, err := runtime("create", "--bundle", b.dir, b.id); err == nil || !strings.Contains(out, "already exists") {
 		t.Errorf("creating it twice: %v %s", err, out)
 	}
 	check(t, os.WriteFile(filepath.Join(b.dir, bundle.ConfigFile), []byte("no longer JSON"), 0o600)) // must not matter from here on
@@ -406,7 +406,7 @@ func TestDetachedAcrossProcesses(t *testing.T) {
 	if s := must("state", b.id); !strings.Contains(s, `"status": "running"`) {
 		t.Errorf("state after its starter was killed: %s", s)
 	}
-	if out, err := runtime("exec", b.id, "nothing"); err == nil || err.(*exec.ExitError).ExitCode() != 127 {
+	if out, err := runtime("exec", b.id, "nothing"); err == nil || err.(*exec.ExitError).ExitCode() != 255 {
 		t.Errorf("exec of nothing: %v %s", err, out)
 	}
 	must("kill", b.id, "KILL")

@@ -4,8 +4,6 @@ import (
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/dhow-containers/dhow/internal/linux/tty"
 )
 
@@ -56,16 +54,4 @@ func (f *foreground) resize() {
 	if rows, cols, err := tty.Size(0); err == nil {
 		tty.SetSize(int(f.master.Fd()), rows, cols)
 	}
-}
-
-func sendFile(socket string, f *os.File) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err != nil {
-		return err
-	}
-	return unix.Sendmsg(fd, []byte(f.Name()), unix.UnixRights(int(f.Fd())), nil, 0)
 }

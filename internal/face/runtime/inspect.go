@@ -4,18 +4,22 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/opencontainers/runtime-spec/specs-go/features"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci"
-	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/state"
 )
 
 // stateJSON is runc's shape: the spec's state and four fields more.
@@ -34,27 +38,25 @@ type stateJSON struct {
 func describe(c *oci.Container) (stateJSON, error) {
 	status, err := c.Status()
 	s := c.State
-	out := stateJSON{Version: s.Version, ID: s.ID, Pid: s.Pid, Status: string(status), Bundle: s.Bundle, Rootfs: s.Rootfs, Created: s.Created, Annotations: s.Annotations, Owner: ""}
-	if status == "stopped" {
+	out := stateJSON{Version: s.Version, ID: s.ID, Pid: s.Pid, Status: string(status), Bundle: s.Bundle, Rootfs: s.Rootfs, Created: s.Created, Annotations: s.Annotations}
+	if status == state.Stopped {
 		out.Pid = 0
 	}
 	return out, err
 }
 
-func (a *app) printJSON(v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(a.stdout, "%s\n", b)
-	return err
+func (a viewer) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
-func (a *app) state(fs *flag.FlagSet, argv []string) (int, error) {
-	if err := parse(fs, argv, 1, 1); err != nil {
+func (a viewer) state(fs *flag.FlagSet, argv []string) (int, error) {
+	args, err := parse(fs, argv, exactly(1))
+	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, fs.Arg(0))
+	c, err := oci.Load(a.root, args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -65,55 +67,104 @@ func (a *app) state(fs *flag.FlagSet, argv []string) (int, error) {
 	return 0, a.printJSON(d)
 }
 
-func (a *app) list(fs *flag.FlagSet, argv []string) (int, error) {
-	format := fs.String("format", "table", "table or json")
-	fs.StringVar(format, "f", "table", "short for --format")
-	quiet := fs.Bool("quiet", false, "print IDs only")
-	fs.BoolVar(quiet, "q", false, "short for --quiet")
-	if err := parse(fs, argv, 0, 0); err != nil {
+// formats declares --format and checks it.
+func formats(fs *flag.FlagSet) func() (json bool, err error) {
+	var format string
+	both(fs.StringVar, &format, "format", "f", "table", "table or json")
+	return func() (bool, error) {
+		if format != "json" && format != "table" {
+			return false, errdef.New(errdef.InvalidArgument, "invalid format option %q: use table or json", format)
+		}
+		return format == "json", nil
+	}
+}
+
+func (a viewer) list(fs *flag.FlagSet, argv []string) (int, error) {
+	format := formats(fs)
+	var quiet bool
+	both(fs.BoolVar, &quiet, "quiet", "q", false, "print IDs only")
+	if _, err := parse(fs, argv, exactly(0)); err != nil {
 		return 1, err
 	}
-	entries, err := os.ReadDir(a.root)
-	if err != nil && !os.IsNotExist(err) {
+	asJSON, err := format()
+	if err != nil && !quiet {
 		return 1, err
 	}
-	all := []stateJSON{}
-	for _, e := range entries {
-		c, err := oci.Load(a.root, e.Name())
-		if err != nil {
-			continue // being made or removed just now
-		}
-		if d, err := describe(c); err == nil {
-			all = append(all, d)
-		}
+	all, err := a.containers()
+	if err != nil {
+		return 1, err
 	}
 	switch {
-	case *quiet:
+	case quiet:
 		for _, d := range all {
 			fmt.Fprintln(a.stdout, d.ID)
 		}
-	case *format == "json":
+	case asJSON:
 		return 0, json.NewEncoder(a.stdout).Encode(all)
-	case *format == "table":
+	default:
 		w := tabwriter.NewWriter(a.stdout, 12, 1, 3, ' ', 0)
 		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 		for _, d := range all {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\troot\n", d.ID, d.Pid, d.Status, d.Bundle, d.Created.Format(time.RFC3339Nano))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", d.ID, d.Pid, d.Status, d.Bundle, d.Created.Format(time.RFC3339Nano), d.Owner)
 		}
 		return 0, w.Flush()
-	default:
-		return 1, errdef.New(errdef.InvalidArgument, "list: --format %q is neither table nor json", *format)
 	}
 	return 0, nil
 }
 
-func (a *app) ps(fs *flag.FlagSet, argv []string) (int, error) {
-	format := fs.String("format", "table", "table or json")
-	fs.StringVar(format, "f", "table", "short for --format")
-	if err := parse(fs, argv, 1, 1); err != nil {
+// containers reads the state of all. One that is being made or removed just now is left out.
+func (a viewer) containers() ([]stateJSON, error) {
+	entries, err := os.ReadDir(a.root)
+	if err != nil && !(os.IsNotExist(err) && !a.rootSet) { // nobody has made a container yet
+		return nil, err
+	}
+	all := []stateJSON{}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		c, err := oci.Load(a.root, e.Name())
+		if err != nil {
+			if !errdef.Is(err, errdef.NotFound) {
+				a.warn("load container %s: %v", e.Name(), err)
+			}
+			continue
+		}
+		d, err := describe(c)
+		if err != nil {
+			a.warn("status of container %s: %v", e.Name(), err)
+			continue
+		}
+		d.Owner = owner(e)
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// owner names the user whose container it is.
+func owner(e fs.DirEntry) string {
+	info, err := e.Info()
+	if err != nil {
+		return ""
+	}
+	uid := strconv.FormatUint(uint64(info.Sys().(*syscall.Stat_t).Uid), 10)
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return "#" + uid
+}
+
+func (a viewer) ps(fs *flag.FlagSet, argv []string) (int, error) {
+	format := formats(fs)
+	args, err := parse(fs, argv, thenTheirs(-1))
+	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, fs.Arg(0))
+	asJSON, err := format()
+	if err != nil {
+		return 1, err
+	}
+	c, err := oci.Load(a.root, args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -121,44 +172,43 @@ func (a *app) ps(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	if *format == "json" {
-		if pids == nil {
-			pids = []int{}
-		}
-		return 0, json.NewEncoder(a.stdout).Encode(pids)
+	if asJSON {
+		return 0, json.NewEncoder(a.stdout).Encode(append([]int{}, pids...))
 	}
-	fmt.Fprintln(a.stdout, "PID     CMD")
-	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue
-		}
-		fmt.Fprintf(a.stdout, "%-7d %q\n", pid, strings.ReplaceAll(strings.TrimRight(string(b), "\x00"), "\x00", " "))
-	}
-	return 0, nil
+	return 0, a.psTable(pids, args[1:])
 }
 
-func (a *app) features(fs *flag.FlagSet, argv []string) (int, error) {
-	if err := parse(fs, argv, 0, 0); err != nil {
-		return 1, err
+// psTable has the host's ps list everything, and keeps the lines of the container's processes.
+func (a viewer) psTable(pids []int, options []string) error {
+	if len(options) == 0 {
+		options = []string{"-ef"}
 	}
-	yes, no := true, false
-	var caps []string
-	for n := 0; compile.CapName(n) != fmt.Sprintf("CAP_%d", n); n++ {
-		caps = append(caps, compile.CapName(n))
+	ps, err := exec.LookPath("ps")
+	if err != nil {
+		return errdef.New(errdef.NotImplemented, "ps: %w (Debian package procps); --format json needs none", err)
 	}
-	return 0, a.printJSON(features.Features{
-		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
-		Hooks:        []string{"prestart", "createRuntime", "poststart", "poststop"},
-		MountOptions: compile.MountOptions(),
-		Linux: &features.Linux{
-			Namespaces:      []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
-			Capabilities:    caps,
-			Cgroup:          &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
-			Seccomp:         &features.Seccomp{Enabled: &yes},
-			Apparmor:        &features.Apparmor{Enabled: &yes},
-			Selinux:         &features.Selinux{Enabled: &yes},
-			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
-		},
-	})
+	out, err := exec.Command(ps, options...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", filepath.Base(ps), strings.Join(options, " "), err, strings.TrimSpace(string(out)))
+	}
+	lines := strings.Split(strings.TrimRight(string(out), "\n"), "\n")
+	column := slices.Index(strings.Fields(lines[0]), "PID")
+	if column < 0 {
+		return errdef.New(errdef.InvalidArgument, "couldn't find PID field in ps output: %q", lines[0])
+	}
+	fmt.Fprintln(a.stdout, lines[0])
+	for _, line := range lines[1:] {
+		f := strings.Fields(line)
+		if len(f) <= column {
+			continue
+		}
+		pid, err := strconv.Atoi(f[column])
+		if err != nil {
+			return fmt.Errorf("unable to parse pid in ps output: %q", line)
+		}
+		if slices.Contains(pids, pid) {
+			fmt.Fprintln(a.stdout, line)
+		}
+	}
+	return nil
 }

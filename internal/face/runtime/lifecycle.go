@@ -5,16 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
-	"github.com/dhow-containers/dhow/internal/linux/signals"
 	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
@@ -22,30 +17,35 @@ import (
 
 // createFlags are shared by create and run.
 type createFlags struct {
-	bundle, consoleSocket, pidFile string
-	preserve                       int
-	noPivot, keep, detach          bool
+	bundle                     string
+	consoleSocket, pidfdSocket string
+	pidFile                    string
+	preserve                   int
+	noPivot, noNewKeyring      bool
+	keep, detach, noSubreaper  bool
 }
 
 func (f *createFlags) define(fs *flag.FlagSet, run bool) {
-	cwd := "."
-	fs.StringVar(&f.bundle, "bundle", cwd, "folder with config.json")
-	fs.StringVar(&f.bundle, "b", cwd, "short for --bundle")
+	both(fs.StringVar, &f.bundle, "bundle", "b", "", "folder with config.json (the current one)")
 	fs.StringVar(&f.consoleSocket, "console-socket", "", "unix socket that receives the terminal's master")
+	fs.StringVar(&f.pidfdSocket, "pidfd-socket", "", "unix socket that receives a pidfd of the first process")
 	fs.StringVar(&f.pidFile, "pid-file", "", "file to write the process ID to")
-	fs.IntVar(&f.preserve, "preserve-fds", 0, "pass descriptors 3 to 3+N-1 on")
-	fs.BoolVar(&f.noPivot, "no-pivot", false, "not implemented: dhow always uses pivot_root")
+	fs.IntVar(&f.preserve, "preserve-fds", 0, "pass N descriptors on that follow the standard three and those of LISTEN_FDS")
+	fs.BoolVar(&f.noPivot, "no-pivot", false, "move the root instead of pivot_root, for hosts that run from a ramdisk")
+	fs.BoolVar(&f.noNewKeyring, "no-new-keyring", false, "stay in the caller's session keyring")
 	if run {
 		fs.BoolVar(&f.keep, "keep", false, "do not delete the container when it has ended")
-		fs.BoolVar(&f.detach, "detach", false, "do not wait for the container")
-		fs.BoolVar(&f.detach, "d", false, "short for --detach")
+		both(fs.BoolVar, &f.detach, "detach", "d", false, "do not wait for the container")
+		fs.BoolVar(&f.noSubreaper, "no-subreaper", false, "do not adopt what the container's processes leave behind")
 	}
 }
 
+// options loads the bundle.
 func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	var o oci.CreateOptions
-	if f.noPivot {
-		return o, errdef.New(errdef.NotImplemented, "--no-pivot is not implemented by this version of dhow")
+	listen := activated(os.Getenv, os.Getpid())
+	if err := inherited(listen, f.preserve); err != nil {
+		return o, err
 	}
 	dir, err := filepath.Abs(f.bundle)
 	if err != nil {
@@ -53,257 +53,183 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	}
 	s, r, raw, err := bundle.LoadRaw(dir)
 	if err != nil {
+		if errdef.Is(err, errdef.NotFound) {
+			err = errdef.New(errdef.NotFound, "JSON specification file %s not found in %s", bundle.ConfigFile, dir)
+		}
 		return o, err
+	}
+	if s.Process == nil {
+		return o, errdef.New(errdef.InvalidArgument, "config.json: process property must not be empty")
 	}
 	if err := oci.GuardCreate(s); err != nil {
 		return o, err
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: f.preserve, Warn: a.warn}, nil
+	if listen > 0 {
+		s.Process.Env = append(s.Process.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
+	}
+	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: listen + f.preserve, Warn: a.warning,
+		NoPivot: f.noPivot, NoNewKeyring: f.noNewKeyring, Notify: os.Getenv(notifySocket) != ""}, nil
+}
+
+// terminalFits checks that somebody takes the terminal, or that there is none to take.
+func terminalFits(terminal, detach bool, socket string) error {
+	switch {
+	case terminal && detach && socket == "":
+		return errdef.New(errdef.InvalidArgument, "cannot allocate tty if runtime will detach without setting console socket (process.terminal is set: use --console-socket)")
+	case (!terminal || !detach) && socket != "":
+		return errdef.New(errdef.InvalidArgument, "cannot use console socket if runtime will not detach or allocate tty (--console-socket with process.terminal %v, detached %v)", terminal, detach)
+	}
+	return nil
 }
 
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {
 	var f createFlags
 	f.define(fs, false)
-	if err := parse(fs, argv, 1, 1); err != nil {
+	args, err := parse(fs, argv, exactly(1))
+	if err != nil {
 		return 1, err
 	}
-	o, err := a.options(&f, fs.Arg(0))
+	o, err := a.options(&f, args[0])
 	if err != nil {
+		return 1, err
+	}
+	if err := terminalFits(o.Spec.Process.Terminal, true, f.consoleSocket); err != nil {
 		return 1, err
 	}
 	o.Detached = true
-	if o.Console, err = consoleTo(f.consoleSocket, o.Spec.Process != nil && o.Spec.Process.Terminal); err != nil {
-		return 1, err
-	}
+	o.Console = consoleTo(f.consoleSocket)
 	c, err := oci.Create(o)
 	if err != nil {
-		return 1, err
+		return 1, startError(err)
 	}
-	return 0, a.writePid(c, f.pidFile)
+	a.debug("created %s: process %d", c.State.ID, c.State.Pid)
+	return 0, announce(c, &f)
 }
 
-// writePid writes the PID file, and takes the container back when it cannot.
-func (a *app) writePid(c *oci.Container, file string) error {
-	if file == "" {
-		return nil
-	}
-	err := atomicfile.WriteVolatile(file, []byte(strconv.Itoa(c.Init().Pid)), 0o644, false)
+// announce tells who asked about the first process, and takes the container back when it cannot.
+func announce(c *oci.Container, f *createFlags) error {
+	err := tellProcess(c.Init(), f.pidfdSocket, f.pidFile)
 	if err != nil {
-		c.Delete(true)
+		err = errors.Join(err, c.Delete(true))
 	}
 	return err
 }
 
-func (a *app) start(fs *flag.FlagSet, argv []string) (int, error) {
-	if err := parse(fs, argv, 1, 1); err != nil {
-		return 1, err
+func tellProcess(p *oci.Process, pidfdSocket, pidFile string) error {
+	if pidfdSocket != "" {
+		if err := sendFile(pidfdSocket, p.Pidfd); err != nil {
+			return fmt.Errorf("--pidfd-socket %s: %w", pidfdSocket, err)
+		}
 	}
-	c, err := oci.Load(a.root, fs.Arg(0))
+	if pidFile != "" {
+		if err := atomicfile.WriteVolatile(pidFile, []byte(strconv.Itoa(p.Pid)), 0o644, false); err != nil {
+			return fmt.Errorf("--pid-file: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *app) start(fs *flag.FlagSet, argv []string) (int, error) {
+	args, err := parse(fs, argv, exactly(1))
 	if err != nil {
 		return 1, err
 	}
-	return 0, c.Start()
+	c, err := oci.Load(a.root, args[0])
+	if err != nil {
+		return 1, err
+	}
+	n, err := listenNotify(c, os.Getenv(notifySocket))
+	if err != nil {
+		return 1, err
+	}
+	defer n.close()
+	if err := c.Start(); err != nil {
+		return 1, startError(err)
+	}
+	return 0, n.forward(c.State.Pid)
 }
 
 func (a *app) runContainer(fs *flag.FlagSet, argv []string) (int, error) {
 	var f createFlags
 	f.define(fs, true)
-	if err := parse(fs, argv, 1, 1); err != nil {
-		return 1, err
-	}
-	o, err := a.options(&f, fs.Arg(0))
+	args, err := parse(fs, argv, exactly(1))
 	if err != nil {
 		return 1, err
 	}
-	terminal := o.Spec.Process != nil && o.Spec.Process.Terminal
-	var tty *foreground
-	switch {
-	case f.consoleSocket != "" || !terminal:
-		o.Console, err = consoleTo(f.consoleSocket, terminal)
-	case f.detach:
-		err = errdef.New(errdef.InvalidArgument, "process.terminal with --detach needs --console-socket")
-	default:
-		tty = &foreground{}
-		o.Console = tty.take
-	}
+	o, err := a.options(&f, args[0])
 	if err != nil {
 		return 1, err
 	}
-	arrived := -1
-	if !f.detach {
-		if arrived, err = signals.Pipe(forwarded()...); err != nil { // before the child exists: none is missed
+	terminal := o.Spec.Process.Terminal
+	if err := terminalFits(terminal, f.detach, f.consoleSocket); err != nil {
+		return 1, err
+	}
+	var s supervisor
+	if f.detach {
+		o.Console = consoleTo(f.consoleSocket)
+	} else {
+		if err := s.begin(terminal, !f.noSubreaper && oci.SharesPids(o.Spec)); err != nil { // before the child exists: no signal is missed
 			return 1, err
 		}
+		o.Console = s.console()
 	}
 	c, err := oci.Create(o)
 	if err != nil {
-		return 1, err
+		return 1, startError(err)
 	}
-	if err := a.writePid(c, f.pidFile); err != nil {
+	a.debug("created %s: process %d", c.State.ID, c.State.Pid)
+	n, err := listenNotify(c, os.Getenv(notifySocket))
+	if err != nil {
+		return 1, errors.Join(err, c.Delete(true))
+	}
+	defer n.close()
+	if err := announce(c, &f); err != nil {
 		return 1, err
 	}
 	if err := c.Start(); err != nil {
-		c.Delete(true)
-		return startCode(err), err
+		return 1, errors.Join(startError(err), c.Delete(true))
 	}
 	if f.detach {
-		return 0, nil
+		return 0, n.forward(c.State.Pid)
 	}
-	code := supervise(c.Init(), arrived, tty)
+	if n != nil {
+		go n.forward(c.State.Pid) // ends with the container, or with us
+	}
+	code := s.wait(c.Init())
+	a.debug("%s ended with code %d", c.State.ID, code)
 	if f.keep {
 		return code, nil
 	}
 	return code, c.Delete(true)
 }
 
-// startCode is the exit code of a container whose program could not be executed (127, 126 as a shell has it).
-func startCode(err error) int {
+// startError puts runc's words before what concerns the container's program: engines look for them.
+func startError(err error) error {
 	switch errdef.KindOf(err) {
-	case errdef.NotFound:
-		return 127
-	case errdef.Forbidden:
-		return 126
+	case errdef.NotFound, errdef.Forbidden:
+		return fmt.Errorf("unable to start container process: %w", err)
 	}
-	return 1
-}
-
-// forwarded lists what is passed on. Each signal costs a system call; the real-time ones and those that tell of our own faults are left out.
-func forwarded() []syscall.Signal {
-	return []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT,
-		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGALRM, unix.SIGPWR}
-}
-
-// supervise passes signals on until the process ends, and returns its exit code (128+n after signal n).
-func supervise(p *oci.Process, arrived int, tty *foreground) int {
-	signal.Ignore(unix.SIGPIPE) // a closed pipe of ours
-	defer signal.Reset(unix.SIGPIPE)
-	if tty != nil {
-		tty.begin()
-		defer tty.end()
-	}
-	fds := []unix.PollFd{{Fd: int32(p.Pidfd.Fd()), Events: unix.POLLIN}, {Fd: int32(arrived), Events: unix.POLLIN}}
-	for fds[0].Revents == 0 {
-		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
-			break // wait4 below waits as well
-		}
-		for _, s := range signals.Read(arrived) {
-			if s == unix.SIGWINCH {
-				if tty != nil {
-					tty.resize()
-				}
-				continue
-			}
-			unix.PidfdSendSignal(int(fds[0].Fd), s, nil, 0)
-		}
-	}
-	var ws syscall.WaitStatus
-	for {
-		if _, err := syscall.Wait4(p.Pid, &ws, 0, nil); err != syscall.EINTR {
-			break
-		}
-	}
-	if ws.Signaled() {
-		return 128 + int(ws.Signal())
-	}
-	return ws.ExitStatus()
-}
-
-func (a *app) kill(fs *flag.FlagSet, argv []string) (int, error) {
-	all := fs.Bool("all", false, "signal every process of the container")
-	fs.BoolVar(all, "a", false, "short for --all")
-	if err := parse(fs, argv, 1, 2); err != nil {
-		return 1, err
-	}
-	sig := syscall.SIGTERM
-	if fs.NArg() == 2 {
-		var err error
-		if sig, err = parseSignal(fs.Arg(1)); err != nil {
-			return 1, err
-		}
-	}
-	c, err := oci.Load(a.root, fs.Arg(0))
-	if err != nil {
-		return 1, err
-	}
-	return 0, c.Signal(sig, *all)
-}
-
-func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
-		return syscall.Signal(n), nil
-	}
-	name := s
-	if len(s) < 3 || s[:3] != "SIG" {
-		name = "SIG" + s
-	}
-	if n := unix.SignalNum(name); n != 0 {
-		return n, nil
-	}
-	return 0, errdef.New(errdef.InvalidArgument, "unknown signal %q", s)
+	return err
 }
 
 func (a *app) delete(fs *flag.FlagSet, argv []string) (int, error) {
-	force := fs.Bool("force", false, "kill it first if it runs; no error if there is none")
-	fs.BoolVar(force, "f", false, "short for --force")
-	if err := parse(fs, argv, 1, 1); err != nil {
+	var force bool
+	both(fs.BoolVar, &force, "force", "f", false, "kill it first if it runs; no error if there is none")
+	args, err := parse(fs, argv, exactly(1))
+	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, fs.Arg(0))
-	if err != nil {
-		if *force && errdef.Is(err, errdef.NotFound) {
-			if errors.Is(state.ValidID(fs.Arg(0)), nil) {
-				os.RemoveAll(filepath.Join(a.root, fs.Arg(0))) // a state folder without a state: creation was cut off
-			}
+	c, err := oci.Load(a.root, args[0])
+	if err == nil {
+		return 0, c.Delete(force)
+	}
+	if errdef.Is(err, errdef.NotFound) && state.ValidID(args[0]) == nil {
+		if rmErr := os.RemoveAll(filepath.Join(a.root, args[0])); rmErr != nil { // a state folder without a state: creation was cut off
+			return 1, rmErr
+		}
+		if force {
 			return 0, nil
 		}
-		return 1, err
 	}
-	return 0, c.Delete(*force)
-}
-
-func (a *app) pause(fs *flag.FlagSet, argv []string) (int, error) {
-	return a.withLoaded(fs, argv, (*oci.Container).Pause)
-}
-
-func (a *app) resume(fs *flag.FlagSet, argv []string) (int, error) {
-	return a.withLoaded(fs, argv, (*oci.Container).Resume)
-}
-
-func (a *app) withLoaded(fs *flag.FlagSet, argv []string, do func(*oci.Container) error) (int, error) {
-	if err := parse(fs, argv, 1, 1); err != nil {
-		return 1, err
-	}
-	c, err := oci.Load(a.root, fs.Arg(0))
-	if err != nil {
-		return 1, err
-	}
-	if status, err := c.Status(); err != nil {
-		return 1, err
-	} else if status == state.Stopped {
-		return 1, errdef.New(errdef.Conflict, "container %s is stopped", fs.Arg(0))
-	}
-	return 0, do(c)
-}
-
-func (a *app) plan(fs *flag.FlagSet, argv []string) (int, error) {
-	id := fs.String("id", "demo", "container ID to plan for")
-	if err := parse(fs, argv, 0, 1); err != nil {
-		return 1, err
-	}
-	f := createFlags{bundle: "."}
-	if fs.NArg() == 1 {
-		f.bundle = fs.Arg(0)
-	}
-	o, err := a.options(&f, *id)
-	if err != nil {
-		return 1, err
-	}
-	p, err := oci.Plan(o)
-	if err != nil {
-		return 1, err
-	}
-	if _, err := p.WriteTo(a.stdout); err != nil {
-		return 1, fmt.Errorf("write plan: %w", err)
-	}
-	return 0, nil
+	return 1, err
 }

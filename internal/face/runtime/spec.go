@@ -2,48 +2,57 @@ package runtime
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // spec writes the config.json that runc writes too: a shell on a terminal, three capabilities, all namespaces but user.
-func (a *app) spec(fs *flag.FlagSet, argv []string) (int, error) {
-	dir := fs.String("bundle", ".", "folder to write config.json into")
-	fs.StringVar(dir, "b", ".", "short for --bundle")
-	rootless := fs.Bool("rootless", false, "not implemented yet")
-	if err := parse(fs, argv, 0, 0); err != nil {
+func (a viewer) spec(fs *flag.FlagSet, argv []string) (int, error) {
+	var dir string
+	both(fs.StringVar, &dir, "bundle", "b", "", "folder to write config.json into (the current one)")
+	rootless := fs.Bool("rootless", false, "for a container of a user who is not root")
+	if _, err := parse(fs, argv, exactly(0)); err != nil {
 		return 1, err
 	}
-	if *rootless {
-		return 1, errdef.New(errdef.NotImplemented, "spec --rootless is not implemented by this version of dhow")
+	path := filepath.Join(dir, bundle.ConfigFile)
+	l, err := cgroup.Detect()
+	if err != nil {
+		return 1, err
 	}
-	path := filepath.Join(*dir, bundle.ConfigFile)
-	b, err := json.MarshalIndent(Example(), "", "\t")
+	s := Example(l.Mode == plan.V2)
+	if *rootless {
+		toRootless(s, uint32(os.Geteuid()), uint32(os.Getegid()))
+	}
+	b, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
 		return 1, err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if os.IsExist(err) {
-		return 1, errdef.New(errdef.Conflict, "%s exists already: remove it first", path)
+		return 1, errdef.New(errdef.Conflict, "File %s exists. Remove it first", path)
 	}
 	if err != nil {
 		return 1, err
 	}
-	defer f.Close()
 	_, err = f.Write(b)
-	return 0, err
+	return 0, errors.Join(err, f.Close())
 }
 
-// Example returns the config that spec writes.
-func Example() *bundle.Spec {
+// Example returns the config that spec writes. A cgroup namespace is worth having where one hierarchy is all (v2).
+func Example(cgroupNamespace bool) *bundle.Spec {
 	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
-	return &bundle.Spec{
+	s := &bundle.Spec{
 		Version: specs.Version,
 		Process: &specs.Process{
 			Terminal: true, Args: []string{"sh"}, Cwd: "/", NoNewPrivileges: true,
@@ -64,10 +73,31 @@ func Example() *bundle.Spec {
 		},
 		Linux: &specs.Linux{
 			Resources:  &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-			Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "network"}, {Type: "ipc"}, {Type: "uts"}, {Type: "mount"}, {Type: "cgroup"}},
+			Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "network"}, {Type: "ipc"}, {Type: "uts"}, {Type: "mount"}},
 			MaskedPaths: []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
 				"/proc/sched_debug", "/sys/firmware", "/proc/scsi"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+	if cgroupNamespace {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "cgroup"})
+	}
+	return s
+}
+
+// toRootless changes a config for a user who is not root: a user namespace with this one user, the host's network and /sys, no limits.
+func toRootless(s *bundle.Spec, uid, gid uint32) {
+	l := s.Linux
+	l.Namespaces = slices.DeleteFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == "network" || n.Type == "user" })
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: "user"})
+	l.UIDMappings = []specs.LinuxIDMapping{{HostID: uid, Size: 1}}
+	l.GIDMappings = []specs.LinuxIDMapping{{HostID: gid, Size: 1}}
+	l.Resources = nil
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if m.Destination == "/sys" {
+			*m = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+		}
+		m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") || strings.HasPrefix(o, "uid=") })
 	}
 }

@@ -53,6 +53,7 @@ const (
 	MS_NOATIME     = 1 << 10
 	MS_NODIRATIME  = 1 << 11
 	MS_BIND        = 1 << 12
+	MS_MOVE        = 1 << 13
 	MS_REC         = 1 << 14
 	MS_SILENT      = 1 << 15
 	MS_UNBINDABLE  = 1 << 17

@@ -66,7 +66,11 @@ type Input struct {
 	CgroupPath string // linux.cgroupsPath with its default filled in
 	Spec       *bundle.Spec
 	Rootfs     *bundle.Rootfs
-	Facts      Facts
+	// NoPivot moves the root in place of pivot_root(2); then HostKernelMounts says where proc and sysfs are mounted.
+	NoPivot          bool
+	HostKernelMounts []string
+	NoNewKeyring     bool // stay in the caller's session keyring
+	Facts            Facts
 }
 
 // compiler is what the phases share; each phase is a type of its own around it.

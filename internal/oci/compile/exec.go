@@ -19,6 +19,8 @@ type ExecInput struct {
 	Pidfd      int
 	Namespaces uint64
 	Cgroups    []plan.Dir
+	// NoNewKeyring: as the container was created.
+	NoNewKeyring bool
 }
 
 // Exec returns the Program that enters the container: one setns(2) for all its namespaces, a second clone into its PID
@@ -29,7 +31,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if err := validate(&s, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts}, exec: in.Namespaces}
+	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts, NoNewKeyring: in.NoNewKeyring}, exec: in.Namespaces}
 	if err := c.parseFilter(); err != nil {
 		return nil, err
 	}
@@ -105,8 +107,6 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) error {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	labeller{c}.keyring()
-	c.Why("")
 	entry{c}.keyring("the session keyring of the container")
 	if flags&u.CLONE_NEWUSER != 0 {
 		entry{c}.becomeRoot("linux.namespaces")

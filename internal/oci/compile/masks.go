@@ -5,16 +5,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 )
 
-// pivot makes c.root the root (pivot_root(2), the "." "." form) and lets go of the old one.
-func (c *compiler) pivot() error {
-	c.Why("root")
-	c.Call("", prog.SysFchdir, prog.R(c.root))
-	c.Call("the old root is now mounted over the new one", prog.SysPivotRoot, c.Str("."), c.Str("."))
-	c.Call("take it off", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
-	c.Call("", prog.SysChdir, c.Str("/"))
-	return nil
-}
-
 // maskedPaths hides files behind /dev/null and folders behind one empty read-only tmpfs.
 func (c masker) maskedPaths() error {
 	if len(c.spec.Linux.MaskedPaths) == 0 {

@@ -225,14 +225,17 @@ func (c entry) insideNamespaces() {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	labeller{c.compiler}.keyring()
-	c.Why("")
 	c.keyring("a session keyring of its own")
 }
 
 // keyring joins the container's session keyring, or makes it. Who may join it by name is who may search it, which its user may not by
 // default (keyctl(2)).
 func (c entry) keyring(note string) {
+	if c.in.NoNewKeyring {
+		return
+	}
+	labeller{c.compiler}.keyring()
+	c.Why("")
 	const edquot = 122 // as without
 	none := c.Label()
 	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str("_ses."+c.in.ID))

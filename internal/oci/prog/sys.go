@@ -30,6 +30,7 @@ const (
 	SysUmount2
 	SysPivotRoot
 	SysChdir
+	SysChroot
 	SysFchdir
 	SysGetcwd
 	SysFsopen
@@ -98,6 +99,7 @@ func (s Sys) info() sysInfo {
 		SysUmount2:          {"umount2", 166, 39},
 		SysPivotRoot:        {"pivot_root", 155, 41},
 		SysChdir:            {"chdir", 80, 49},
+		SysChroot:           {"chroot", 161, 51},
 		SysFchdir:           {"fchdir", 81, 50},
 		SysGetcwd:           {"getcwd", 79, 17},
 		SysFsopen:           {"fsopen", 430, 430},

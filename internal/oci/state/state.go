@@ -26,6 +26,7 @@ const (
 	Watched  = "watched"     // exists when somebody inside may trace: exec only from a read-only mount
 	ParkCtl  = "park.ctl"    // FIFOs through which another process releases the container
 	ParkStat = "park.status"
+	Notify   = "notify" // folder of the socket on which the container tells its service manager that it is ready
 )
 
 // Status is the runtime-spec's word for where a container is in its life (runtime.md, State).
@@ -52,6 +53,12 @@ type State struct {
 	CgroupPath  string            `json:"cgroup_path"`
 	Cgroups     []plan.Dir        `json:"cgroups"` // one a hierarchy
 	Annotations map[string]string `json:"annotations,omitempty"`
+	// NoNewKeyring: execs stay in their caller's session keyring, too.
+	NoNewKeyring bool `json:"no_new_keyring,omitempty"`
+	// SharedPids: the kernel does not end the other processes with the first, for they share somebody else's PID namespace.
+	SharedPids bool `json:"shared_pids,omitempty"`
+	// Notify is the folder that the container sees at /run/notify, "" for none.
+	Notify string `json:"notify,omitempty"`
 }
 
 // Save writes the state into its folder.
@@ -70,7 +77,7 @@ func Load(root, id string) (*State, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(root, id, File))
 	if os.IsNotExist(err) {
-		return nil, errdef.New(errdef.NotFound, "container %q does not exist", id)
+		return nil, errdef.New(errdef.NotFound, "container does not exist: %q", id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read state of container %q: %w", id, err)
