@@ -8,13 +8,15 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/dhow-containers/dhow/internal/engine/container/spec"
 	"github.com/dhow-containers/dhow/internal/linux/seccomp"
 )
 
 // facts reads what spec.Build has to know of the machine and of this process.
 func facts(t Tree) (spec.Host, error) {
-	h := spec.Host{NCPU: runtime.NumCPU(), CgroupV2: t.V2(), SwapLimit: t.Swap(), Seccomp: seccomp.Default, Rlimits: map[string]uint64{}}
+	h := spec.Host{NCPU: runtime.NumCPU(), CgroupV2: t.V2(), SwapLimit: t.Swap(), Seccomp: seccomp.Default, SeccompProfile: seccompProfile, Rlimits: map[string]uint64{}}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return h, fmt.Errorf("read own capabilities: %w", err)
@@ -43,4 +45,32 @@ func facts(t Tree) (spec.Host, error) {
 		}
 	}
 	return h, nil
+}
+
+// seccompProfile reads a profile in Docker's format for a process with these capabilities here, and tries whether it compiles: who creates
+// a container shall hear of a mistake, not who starts it.
+func seccompProfile(profile []byte, caps []string) (*specs.LinuxSeccomp, error) {
+	h := seccomp.Host{Arch: runtime.GOARCH, Caps: caps}
+	var err error
+	if h.Major, h.Minor, err = kernel(); err != nil {
+		return nil, err
+	}
+	p, err := seccomp.Parse(profile, h)
+	if err != nil || p == nil {
+		return nil, err
+	}
+	_, err = seccomp.Compile(p, h.Arch)
+	return p, err
+}
+
+func kernel() (major, minor int, err error) {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return 0, 0, fmt.Errorf("read kernel version: %w", err)
+	}
+	_, err = fmt.Sscanf(string(release), "%d.%d", &major, &minor)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read kernel version %q: %w", release, err)
+	}
+	return major, minor, nil
 }

@@ -231,6 +231,10 @@ func columnOf(arch string) (int, bool) {
 	return 0, false
 }
 
+func goArch(column int) string {
+	return [columns]string{"amd64", "386", "x32", "arm64", "arm"}[column]
+}
+
 // find is a binary search written out: it runs 400 times per profile.
 func find(name string) *call {
 	lo, hi := 0, len(calls)

@@ -37,9 +37,6 @@ func (b *builder) security() error {
 	if !json.Valid([]byte(seccomp)) {
 		return errdef.New(errdef.InvalidArgument, "HostConfig.SecurityOpt seccomp: not JSON (a profile's content, unconfined or builtin)")
 	}
-	if b.in.Host.SeccompProfile == nil {
-		return errdef.New(errdef.NotImplemented, "HostConfig.SecurityOpt seccomp: custom profiles are not implemented: use unconfined or leave it out")
-	}
 	p, err := b.in.Host.SeccompProfile([]byte(seccomp), b.caps)
 	if err != nil {
 		return errdef.New(errdef.InvalidArgument, "HostConfig.SecurityOpt seccomp: %w", err)

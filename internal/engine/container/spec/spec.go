@@ -28,7 +28,7 @@ type Host struct {
 	AllDevices []specs.LinuxDevice
 	// Seccomp is the default profile for a capability set.
 	Seccomp func(caps []string) *specs.LinuxSeccomp
-	// SeccompProfile parses a custom profile in Docker's format; nil when the engine does not do that.
+	// SeccompProfile reads a profile in Docker's format; nil is no filter.
 	SeccompProfile func(profile []byte, caps []string) (*specs.LinuxSeccomp, error)
 }
 

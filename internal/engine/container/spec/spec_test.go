@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/linux/seccomp"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -31,7 +32,10 @@ func host() Host {
 		NCPU: 2, SwapLimit: true, Caps: caps, Rlimits: map[string]uint64{"RLIMIT_NOFILE": 20000}, CgroupParent: "/dhow/0123456789ab",
 		Devices:    map[string][]specs.LinuxDevice{"/dev/fuse": {{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}, "/dev/sda": {{Path: "/dev/sda", Type: "b", Major: 8}}},
 		AllDevices: []specs.LinuxDevice{{Path: "/dev/null", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/sda", Type: "b", Major: 8}},
-		Seccomp:    func([]string) *specs.LinuxSeccomp { return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno} },
+		SeccompProfile: func(profile []byte, _ []string) (*specs.LinuxSeccomp, error) {
+			return seccomp.Parse(profile, seccomp.Host{Arch: "amd64"})
+		},
+		Seccomp: func([]string) *specs.LinuxSeccomp { return &specs.LinuxSeccomp{DefaultAction: specs.ActErrno} },
 	}
 }
 
@@ -125,7 +129,6 @@ func TestUnsupported(t *testing.T) {
 		"HostConfig.IpcMode":         {IpcMode: "shareable"},
 		"HostConfig limits for":      {Resources: container.Resources{CPUCount: 2}},
 		"HostConfig.SecurityOpt[0]":  {SecurityOpt: []string{"label=type:x"}},
-		"seccomp: custom profiles":   {SecurityOpt: []string{"seccomp={}"}},
 		"HostConfig.UsernsMode":      {UsernsMode: "keep-id"},
 		"unknown or invalid runtime": {Runtime: "kata"},
 	} {
