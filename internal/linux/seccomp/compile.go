@@ -201,7 +201,7 @@ func (c *compiler) add(s *specs.LinuxSyscall) error {
 			c.name(row, first, end)
 		}
 		if c.on[colI386] {
-			c.multiplexed(name, ret, len(s.Args) == 0)
+			c.multiplexed(name, ret, first, end, len(s.Args) == 0)
 		}
 	}
 	return nil

@@ -13,19 +13,20 @@ import (
 func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]uint64) uint32 {
 	def, _ := answer(p.DefaultAction, p.DefaultErrnoRet)
 	arch := map[uint32]string{AuditAMD64: "amd64", AuditI386: "386", AuditARM64: "arm64", AuditARM: "arm"}[audit]
-	if arch == "amd64" && nr >= x32Bit {
-		arch = "x32"
-	}
 	listed := map[string]specs.Arch{"amd64": specs.ArchX86_64, "386": specs.ArchX86, "x32": specs.ArchX32, "arm64": specs.ArchAARCH64,
 		"arm": specs.ArchARM}
-	x32 := slices.Contains(p.Architectures, specs.ArchX32)
-	if arch == "x32" && !x32 && nr == 0xffffffff && (native == "amd64" || slices.Contains(p.Architectures, specs.ArchX86_64)) {
+	on := func(arch string) bool { return arch != "" && (arch == native || slices.Contains(p.Architectures, listed[arch])) }
+	amd64, x32 := on("amd64"), on("x32")
+	if arch == "amd64" && nr&x32Bit != 0 {
+		arch = "x32"
+	}
+	if arch == "x32" && !x32 && amd64 && nr == 0xffffffff {
 		return def
 	}
-	if arch == "" || arch != native && !slices.Contains(p.Architectures, listed[arch]) {
+	if !on(arch) && !(arch == "amd64" && x32 && nr >= x32Bit) {
 		return RetKillProcess
 	}
-	wide := arch != "386" && arch != "arm"
+	wide := arch == "amd64" || arch == "arm64"
 	var conditional, always []func() (uint32, bool)
 	top := -1
 	for _, s := range p.Syscalls {
@@ -43,7 +44,6 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 			mine = mine || ok && uint32(n) == nr
 			if mux, sub := subNumber(name); arch == "386" && mux != "" && ret != def {
 				n, _ := Number("386", mux)
-				top = max(top, n)
 				if uint32(n) == nr {
 					muxed = true
 					subs = append(subs, sub)
@@ -63,7 +63,9 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 			}
 		}
 		if muxed {
-			conditional = append(conditional, func() (uint32, bool) { return ret, slices.Contains(subs, args[0]&0xffffffff&mask) })
+			conditional = append(conditional, func() (uint32, bool) {
+				return ret, slices.Contains(subs, args[0]&0xffffffff&mask) && otherThanFirst(s.Args, args)
+			})
 		}
 	}
 	for _, r := range append(always, conditional...) {
@@ -74,7 +76,19 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 	if top >= 0 && int64(nr) > int64(top) && def != RetAllow && def != RetLog && def>>16 != RetTrace>>16 {
 		return RetErrno | enosys
 	}
+	if arch == "amd64" && nr >= x32Bit && !x32 {
+		return RetKillProcess
+	}
 	return def
+}
+
+// otherThanFirst: the conditions without those on the first argument, which a multiplexer has for the sub-number.
+func otherThanFirst(conds []specs.LinuxSeccompArg, args [6]uint64) bool {
+	first := func(a specs.LinuxSeccompArg) bool { return a.Index == 0 }
+	if repeats(conds) {
+		return slices.ContainsFunc(conds, first) || holds(conds, args, false)
+	}
+	return holds(slices.DeleteFunc(slices.Clone(conds), first), args, false)
 }
 
 // holds: all conditions; or any, where two look at one argument.
@@ -100,7 +114,7 @@ func holds(conds []specs.LinuxSeccompArg, args [6]uint64, wide bool) bool {
 		case specs.OpGreaterEqual:
 			ok = v >= a
 		case specs.OpMaskedEqual:
-			ok = v&a == b
+			ok = v&a == b&a
 		}
 		any, all = any || ok, all && ok
 		twice[c.Index]++

@@ -11,6 +11,7 @@ type span struct {
 	from  uint32
 	ret   uint32
 	rules []uint64 // if any: tried in order, then ret
+	low   bool     // of a 32-bit architecture: arguments have only low halves
 }
 
 // spans lays the rules of one architecture on the number line, beginning at base.
@@ -23,14 +24,53 @@ func (c *compiler) spans(line []span, column int, base uint32) []span {
 		for n < len(pairs) && uint32(pairs[n]>>32) == nr {
 			n++
 		}
-		line = place(line, c.leaf(nr, pairs[:n]))
+		leaf := c.leaf(nr, pairs[:n])
+		leaf.low = column == colI386 || column == colARM || column == colX32
+		line = place(line, leaf)
 		line = place(line, span{from: nr + 1, ret: c.def})
 		pairs = pairs[n:]
 	}
-	if top := c.top[column]; top >= 0 && refuses(c.def) {
-		line = place(line, span{from: uint32(top) + 1, ret: RetErrno | enosys})
+	if beyond := c.beyond(column); beyond != c.def {
+		line = place(line, span{from: uint32(c.top[column]) + 1, ret: beyond})
 	}
 	return line
+}
+
+// wideSpans lays amd64 and x32 on one number line. Above them it is as uneven as runc and libseccomp make it: a number belongs to x32
+// when bit 30 is set, whatever is set above; without x32 such a call is one of an architecture that is not filtered, except for
+// the number -1, which is what a tracer makes of a call it skips.
+func (c *compiler) wideSpans(line []span) []span {
+	if c.on[colAMD64] {
+		line = c.spans(line, colAMD64, 0)
+	} else {
+		line = append(line, span{ret: RetKillProcess})
+	}
+	other, last := RetKillProcess, c.def
+	if c.on[colX32] {
+		line = c.spans(line, colX32, x32Bit)
+		other = c.beyond(colX32)
+		last = other
+	} else {
+		line = place(line, span{from: x32Bit, ret: other})
+	}
+	middle := c.def
+	switch {
+	case c.on[colAMD64] && c.top[colAMD64] >= 0 && refuses(c.def):
+		middle = RetErrno | enosys
+	case !c.on[colX32]:
+		middle = RetKillProcess
+	}
+	line = place(line, span{from: 2 * x32Bit, ret: middle})
+	line = place(line, span{from: 3 * x32Bit, ret: other})
+	return place(line, span{from: 0xffffffff, ret: last})
+}
+
+// beyond is the answer to numbers above all that the profile names.
+func (c *compiler) beyond(column int) uint32 {
+	if c.top[column] >= 0 && refuses(c.def) {
+		return RetErrno | enosys
+	}
+	return c.def
 }
 
 // refuses reports whether an answer keeps the call from being made: then a call newer than the profile shall look as if the
@@ -64,7 +104,7 @@ type generator struct {
 	out   []Insn
 	rules []rule
 	rets  []ret // the latest place of each answer
-	low   bool  // a 32-bit architecture: arguments have only low halves
+	low   bool  // of the leaf being written
 }
 
 type ret struct {
@@ -115,23 +155,11 @@ func auditOf(column int) uint32 {
 // block writes the part for one AUDIT_ARCH value and returns its label. amd64 and x32 share one.
 func (g *generator) block(c *compiler, column int) int {
 	line := make([]span, 0, 256)
-	switch {
-	case column != colAMD64:
+	if column == colAMD64 {
+		line = c.wideSpans(line)
+	} else {
 		line = c.spans(line, column, 0)
-	default:
-		if c.on[colAMD64] {
-			line = c.spans(line, colAMD64, 0)
-		} else {
-			line = append(line, span{ret: RetKillProcess})
-		}
-		if c.on[colX32] {
-			line = c.spans(line, colX32, x32Bit)
-		} else {
-			line = place(line, span{from: x32Bit, ret: RetKillProcess})
-			line = place(line, span{from: 0xffffffff, ret: c.def}) // what a tracer makes of a call it skips
-		}
 	}
-	g.low = column == colI386 || column == colARM
 	if root := g.tree(line); root != len(g.out)-1 {
 		g.emit(Insn{Code: opJa, K: uint32(len(g.out) - root - 1)})
 	}
@@ -153,6 +181,7 @@ func (g *generator) leaf(s *span) int {
 	if s.rules == nil {
 		return g.ret(s.ret)
 	}
+	g.low = s.low
 	next := g.ret(s.ret)
 	for _, p := range slices.Backward(s.rules) {
 		r := &g.rules[uint32(p)]
@@ -182,7 +211,7 @@ func (g *generator) cond(a *specs.LinuxSeccompArg, t, f int) int {
 	case specs.OpLessThan:
 		code, t, f = opJge, f, t
 	case specs.OpMaskedEqual:
-		v, mask = a.ValueTwo, a.Value
+		v, mask = a.ValueTwo&a.Value, a.Value // libseccomp forgives bits outside the mask
 		if g.low {
 			return g.half(a, offLow, opJeq, uint32(v), uint32(mask), t, f)
 		}

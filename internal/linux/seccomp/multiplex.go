@@ -83,24 +83,32 @@ func ipcNumber(name string) (mux string, sub uint64) {
 	return "", 0
 }
 
-// multiplexed adds the rule for a call's sub-number. ipc's upper half is a version, so only its low 16 bits count. An entry that
-// refuses the multiplexer itself is kept though the default refuses it too: it has to beat the rules made here.
-func (c *compiler) multiplexed(name string, ret uint32, always bool) {
+// multiplexed adds rules for a call's sub-number to those of its name, [first, end): the multiplexer's first argument is the sub-number, the
+// others are compared as the rule says, though they are not the call's. ipc's upper half is a version, so only its low 16 bits count. An
+// entry that refuses the multiplexer itself is kept though the default refuses it too: it has to beat the rules made here.
+func (c *compiler) multiplexed(name string, ret uint32, first, end int, always bool) {
 	if ret == c.def && always && (name == "socketcall" || name == "ipc") {
 		c.rules = append(c.rules, rule{ret: ret})
 		c.named[colI386] = append(c.named[colI386], uint64(find(name).nr[colI386])<<32|uint64(len(c.rules)-1))
 		return
 	}
 	mux, sub := subNumber(name)
-	if mux == "" || ret == c.def {
+	if mux == "" {
 		return
 	}
 	arg := specs.LinuxSeccompArg{Op: specs.OpEqualTo, Value: sub}
 	if mux == "ipc" {
 		arg = specs.LinuxSeccompArg{Op: specs.OpMaskedEqual, Value: 0xffff, ValueTwo: sub}
 	}
-	c.rules = append(c.rules, rule{ret: ret, conds: []specs.LinuxSeccompArg{arg}})
 	nr := find(mux).nr[colI386]
-	c.top[colI386] = max(c.top[colI386], int64(nr))
-	c.named[colI386] = append(c.named[colI386], uint64(nr)<<32|uint64(len(c.rules)-1))
+	for r := first; r < end; r++ {
+		conds := []specs.LinuxSeccompArg{arg}
+		for _, a := range c.rules[r].conds {
+			if a.Index != 0 {
+				conds = append(conds, a)
+			}
+		}
+		c.rules = append(c.rules, rule{ret: ret, conds: conds})
+		c.named[colI386] = append(c.named[colI386], uint64(nr)<<32|uint64(len(c.rules)-1))
+	}
 }
