@@ -26,13 +26,14 @@ type compiler struct {
 // Compile makes the filter of a profile for a native architecture ("amd64", "386", "arm64", "arm"). Errors are of kind
 // InvalidArgument and name the field below linux.seccomp.
 //
-// As runc and libseccomp do: rules of one call are alternatives, tried in their order; conditions in a rule must all hold, unless two
+// As runc and libseccomp do: rules of one call are alternatives, in order of compareRules where they contradict each other; conditions in a rule must all hold, unless two
 // of them look at one argument, then each condition is a rule of its own; a rule without conditions beats all others of its call;
 // a rule that answers what the default answers is dropped; names unknown to the architecture are skipped; the native architecture
-// is always filtered, others when listed; on 32-bit ones the low halves of arguments are compared; on i386 a rule for a
-// socket or IPC call is also one for its number in socketcall or ipc, without its conditions; where the default is a refusal,
+// is always filtered, others when listed; on 32-bit ones and x32 the low halves of arguments are compared; on i386 a rule for a
+// socket or IPC call is also one for its number in socketcall or ipc, without a condition on the first argument; where the default is a refusal,
 // numbers above all the profile names answer ENOSYS, so that a libc falls back. No flags at all means SPEC_ALLOW.
-// Otherwise than they: a call of an architecture that is not filtered kills the process, not only the thread.
+// Otherwise than they: a call of an architecture that is not filtered kills the process, not only the thread; the version in ipc's first
+// argument is no part of the number; a rule that refuses socketcall or ipc counts though the default refuses them too.
 func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 	native, ok := columnOf(arch)
 	if !ok || native == colX32 {

@@ -15,7 +15,9 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 	arch := map[uint32]string{AuditAMD64: "amd64", AuditI386: "386", AuditARM64: "arm64", AuditARM: "arm"}[audit]
 	listed := map[string]specs.Arch{"amd64": specs.ArchX86_64, "386": specs.ArchX86, "x32": specs.ArchX32, "arm64": specs.ArchAARCH64,
 		"arm": specs.ArchARM}
-	on := func(arch string) bool { return arch != "" && (arch == native || slices.Contains(p.Architectures, listed[arch])) }
+	on := func(arch string) bool {
+		return arch != "" && (arch == native || slices.Contains(p.Architectures, listed[arch]))
+	}
 	amd64, x32 := on("amd64"), on("x32")
 	if arch == "amd64" && nr&x32Bit != 0 {
 		arch = "x32"
@@ -27,51 +29,39 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 		return RetKillProcess
 	}
 	wide := arch == "amd64" || arch == "arm64"
-	var conditional, always []func() (uint32, bool)
 	top := -1
+	var rules []rule
 	for _, s := range p.Syscalls {
 		ret, _ := answer(s.Action, s.ErrnoRet)
-		for _, name := range s.Names {
-			if n, ok := Number(arch, name); ok {
-				top = max(top, n)
+		sets := [][]specs.LinuxSeccompArg{s.Args}
+		if repeats(s.Args) {
+			sets = nil
+			for i := range s.Args {
+				sets = append(sets, s.Args[i:i+1])
 			}
 		}
-		var mine, muxed bool
-		var subs []uint64
-		mask := ^uint64(0)
+		var muxed []rule
 		for _, name := range s.Names {
 			n, ok := Number(arch, name)
-			mine = mine || ok && uint32(n) == nr
-			if mux, sub := subNumber(name); arch == "386" && mux != "" && ret != def {
-				n, _ := Number("386", mux)
-				if uint32(n) == nr {
-					muxed = true
-					subs = append(subs, sub)
-					if mux == "ipc" {
-						mask = 0xffff
-					}
+			if ok {
+				top = max(top, n)
+			}
+			mux, sub := subNumber(name)
+			m, _ := Number("386", mux)
+			refusesMux := arch == "386" && (name == "socketcall" || name == "ipc") && len(s.Args) == 0
+			for _, set := range sets {
+				if ok && uint32(n) == nr && (ret != def || refusesMux) {
+					rules = append(rules, rule{ret, set})
+				}
+				if arch == "386" && mux != "" && uint32(m) == nr && ret != def {
+					muxed = append(muxed, rule{ret, muxConds(mux, sub, set)})
 				}
 			}
 		}
-		refusesMux := arch == "386" && (nr == 102 || nr == 117) && len(s.Args) == 0
-		if mine && (ret != def || refusesMux) {
-			hit := func() (uint32, bool) { return ret, holds(s.Args, args, wide) }
-			if len(s.Args) == 0 {
-				always = append(always, hit)
-			} else {
-				conditional = append(conditional, hit)
-			}
-		}
-		if muxed {
-			conditional = append(conditional, func() (uint32, bool) {
-				return ret, slices.Contains(subs, args[0]&0xffffffff&mask) && otherThanFirst(s.Args, args)
-			})
-		}
+		rules = append(rules, muxed...)
 	}
-	for _, r := range append(always, conditional...) {
-		if ret, ok := r(); ok {
-			return ret
-		}
+	if ret, ok := decide(rules, args, wide); ok {
+		return ret
 	}
 	if top >= 0 && int64(nr) > int64(top) && def != RetAllow && def != RetLog && def>>16 != RetTrace>>16 {
 		return RetErrno | enosys
@@ -82,18 +72,41 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 	return def
 }
 
-// otherThanFirst: the conditions without those on the first argument, which a multiplexer has for the sub-number.
-func otherThanFirst(conds []specs.LinuxSeccompArg, args [6]uint64) bool {
-	first := func(a specs.LinuxSeccompArg) bool { return a.Index == 0 }
-	if repeats(conds) {
-		return slices.ContainsFunc(conds, first) || holds(conds, args, false)
+// muxConds are the conditions of a call that is made through socketcall or ipc.
+func muxConds(mux string, sub uint64, conds []specs.LinuxSeccompArg) []specs.LinuxSeccompArg {
+	out := []specs.LinuxSeccompArg{{Op: specs.OpEqualTo, Value: sub}}
+	if mux == "ipc" {
+		out[0] = specs.LinuxSeccompArg{Op: specs.OpMaskedEqual, Value: 0xffff, ValueTwo: sub}
 	}
-	return holds(slices.DeleteFunc(slices.Clone(conds), first), args, false)
+	for _, c := range conds {
+		if c.Index != 0 {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
-// holds: all conditions; or any, where two look at one argument.
+// decide: a rule that always holds wins, then the first that holds, where rules contradict each other in compareRules' order.
+func decide(rules []rule, args [6]uint64, wide bool) (uint32, bool) {
+	same := true
+	for _, r := range rules {
+		if !r.conditional(!wide) {
+			return r.ret, true
+		}
+		same = same && r.ret == rules[0].ret
+	}
+	if !same {
+		slices.SortStableFunc(rules, func(a, b rule) int { return compareRules(a.conds, b.conds) })
+	}
+	for _, r := range rules {
+		if holds(r.conds, args, wide) {
+			return r.ret, true
+		}
+	}
+	return 0, false
+}
+
 func holds(conds []specs.LinuxSeccompArg, args [6]uint64, wide bool) bool {
-	any, all, twice := false, true, map[uint]int{}
 	for _, c := range conds {
 		v, a, b := args[c.Index], c.Value, c.ValueTwo
 		if !wide {
@@ -116,15 +129,11 @@ func holds(conds []specs.LinuxSeccompArg, args [6]uint64, wide bool) bool {
 		case specs.OpMaskedEqual:
 			ok = v&a == b&a
 		}
-		any, all = any || ok, all && ok
-		twice[c.Index]++
-	}
-	for _, n := range twice {
-		if n > 1 {
-			return any
+		if !ok {
+			return false
 		}
 	}
-	return all
+	return true
 }
 
 // valid checks what the kernel's verifier would (sk_chk_filter): jumps inside the program, a return at its end.

@@ -24,8 +24,7 @@ func (c *compiler) spans(line []span, column int, base uint32) []span {
 		for n < len(pairs) && uint32(pairs[n]>>32) == nr {
 			n++
 		}
-		leaf := c.leaf(nr, pairs[:n])
-		leaf.low = column == colI386 || column == colARM || column == colX32
+		leaf := c.leaf(nr, pairs[:n], column == colI386 || column == colARM || column == colX32)
 		line = place(line, leaf)
 		line = place(line, span{from: nr + 1, ret: c.def})
 		pairs = pairs[n:]
@@ -78,13 +77,24 @@ func (c *compiler) beyond(column int) uint32 {
 func refuses(ret uint32) bool { return ret != RetAllow && ret != RetLog && ret&0xffff0000 != RetTrace }
 
 // leaf is the treatment of one number: an unconditional rule alone, or the conditional ones.
-func (c *compiler) leaf(nr uint32, pairs []uint64) span {
+func (c *compiler) leaf(nr uint32, pairs []uint64, low bool) span {
 	for _, p := range pairs {
-		if r := &c.rules[uint32(p)]; len(r.conds) == 0 {
+		if r := &c.rules[uint32(p)]; !r.conditional(low) {
 			return span{from: nr, ret: r.ret}
 		}
 	}
-	return span{from: nr, ret: c.def, rules: pairs}
+	c.order(pairs)
+	return span{from: nr, ret: c.def, rules: pairs, low: low}
+}
+
+// conditional tells whether a rule asks for anything; one whose masks are all zero does not.
+func (r *rule) conditional(low bool) bool {
+	for i := range r.conds {
+		if a := &r.conds[i]; a.Op != specs.OpMaskedEqual || a.Value&0xffffffff != 0 || !low && a.Value != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // place appends a span; it replaces one of no length, and melts into one of the same treatment.

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const uint32_t archs[] = {
 	SCMP_ARCH_X86_64, SCMP_ARCH_X86, SCMP_ARCH_X32, SCMP_ARCH_AARCH64, SCMP_ARCH_ARM, SCMP_ARCH_MIPSEL, SCMP_ARCH_MIPSEL64,
@@ -71,6 +72,7 @@ int main(void)
 	int rc, line = 0;
 
 	while (scanf("%15s", word) == 1) {
+		alarm(60); /* contradicting rules can make it loop */
 		if (strcmp(word, "name") == 0) {
 			if (scanf("%255s", name) != 1)
 				die("bad name");
