@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/engine/container/spec"
+	"github.com/dhow-containers/dhow/internal/linux/probe"
 	"github.com/dhow-containers/dhow/internal/linux/seccomp"
 )
 
@@ -51,26 +52,11 @@ func facts(t Tree) (spec.Host, error) {
 // a container shall hear of a mistake, not who starts it.
 func seccompProfile(profile []byte, caps []string) (*specs.LinuxSeccomp, error) {
 	h := seccomp.Host{Arch: runtime.GOARCH, Caps: caps}
-	var err error
-	if h.Major, h.Minor, err = kernel(); err != nil {
-		return nil, err
-	}
+	h.Major, h.Minor = probe.Kernel()
 	p, err := seccomp.Parse(profile, h)
 	if err != nil || p == nil {
 		return nil, err
 	}
 	_, err = seccomp.Compile(p, h.Arch)
 	return p, err
-}
-
-func kernel() (major, minor int, err error) {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return 0, 0, fmt.Errorf("read kernel version: %w", err)
-	}
-	_, err = fmt.Sscanf(string(release), "%d.%d", &major, &minor)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read kernel version %q: %w", release, err)
-	}
-	return major, minor, nil
 }
