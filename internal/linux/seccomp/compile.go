@@ -146,7 +146,7 @@ func (c *compiler) flags(flags []specs.LinuxSeccompFlag) (uint32, error) {
 	var bits uint32
 	for i, f := range flags {
 		switch f {
-		case "SECCOMP_FILTER_FLAG_TSYNC":
+		case flagNameTsync:
 			bits |= flagTsync
 		case specs.LinuxSeccompFlagLog:
 			bits |= flagLog
