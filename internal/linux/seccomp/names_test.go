@@ -57,8 +57,8 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for want, p := range map[string]*specs.LinuxSeccomp{
-		`architectures[1]: unknown architecture "SCMP_ARCH_Z80"`: {DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, "SCMP_ARCH_Z80"}},
-		`defaultAction: unknown action "NO"`:                     {DefaultAction: "NO"},
+		`architectures[1]: unknown architecture "SCMP_ARCH_Z80"`:              {DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, "SCMP_ARCH_Z80"}},
+		`defaultAction: unknown action "NO"`:                                  {DefaultAction: "NO"},
 		`defaultAction: errnoRet has no meaning with action "SCMP_ACT_ALLOW"`: {DefaultAction: specs.ActAllow, DefaultErrnoRet: &errno},
 		`flags[0]: unknown flag "X"`:                                          {DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{"X"}},
 		`syscalls[0]: names: none given`:                                      {DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Action: specs.ActLog}}},
