@@ -238,6 +238,7 @@ func TestWhoExecutes(t *testing.T) {
 		"face/cli":                "dhowd, credential helpers of the user",
 		"oci":                     "hooks of config.json",
 		"face/runtime":            "the host's ps, for the command of that name",
+		"oci/criu":                "criu",
 	}
 	all, _ := packages(t)
 	for pkg, files := range all {

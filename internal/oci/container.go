@@ -14,7 +14,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
-	"github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
@@ -261,11 +260,11 @@ func differing(pid int) (uint64, error) {
 	for _, n := range []struct {
 		name string
 		flag uint64
-	}{{"user", uapi.CLONE_NEWUSER}, {"mnt", uapi.CLONE_NEWNS}, {"pid", uapi.CLONE_NEWPID}, {"net", uapi.CLONE_NEWNET},
-		{"ipc", uapi.CLONE_NEWIPC}, {"uts", uapi.CLONE_NEWUTS}, {"cgroup", uapi.CLONE_NEWCGROUP}, {"time", uapi.CLONE_NEWTIME}} {
+	}{{"user", unix.CLONE_NEWUSER}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"net", unix.CLONE_NEWNET},
+		{"ipc", unix.CLONE_NEWIPC}, {"uts", unix.CLONE_NEWUTS}, {"cgroup", unix.CLONE_NEWCGROUP}, {"time", unix.CLONE_NEWTIME}} {
 		var theirs, ours unix.Stat_t
 		if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+n.name, &theirs); err != nil {
-			if n.flag == uapi.CLONE_NEWTIME && errors.Is(err, unix.ENOENT) {
+			if n.flag == unix.CLONE_NEWTIME && errors.Is(err, unix.ENOENT) {
 				continue // this kernel has none
 			}
 			return 0, fmt.Errorf("namespace %s of process %d: %w", n.name, pid, err)

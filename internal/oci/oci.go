@@ -82,19 +82,10 @@ type Container struct {
 
 // Create makes a container up to the point before its program is executed: status "created".
 func Create(o CreateOptions) (_ *Container, err error) {
-	if err := state.ValidID(o.ID); err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(o.Root, o.ID)
 	defer unix.Umask(unix.Umask(0o022)) // cgroups and mount points are for the container's users too
-	if err := os.MkdirAll(o.Root, 0o700); err != nil {
-		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if os.IsExist(err) {
-			return nil, errdef.New(errdef.Conflict, "container with given ID already exists: %q; delete it or choose another ID", o.ID)
-		}
-		return nil, fmt.Errorf("create container %s: %w", o.ID, err)
+	dir, err := newFolder(&o)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -129,6 +120,24 @@ func warn(to func(string), p *prog.Program) {
 	}
 }
 
+// newFolder makes the container's folder of runtime state, by which its ID is taken.
+func newFolder(o *CreateOptions) (string, error) {
+	if err := state.ValidID(o.ID); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(o.Root, o.ID)
+	if err := os.MkdirAll(o.Root, 0o700); err != nil {
+		return "", fmt.Errorf("create container %s: %w", o.ID, err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if os.IsExist(err) {
+			return "", errdef.New(errdef.Conflict, "container with given ID already exists: %q; delete it or choose another ID", o.ID)
+		}
+		return "", fmt.Errorf("create container %s: %w", o.ID, err)
+	}
+	return dir, nil
+}
+
 // Plan returns the Program that Create would run, and makes nothing.
 func Plan(o CreateOptions) (*prog.Program, error) {
 	in, closeFacts, err := input(&o, "")
@@ -150,6 +159,9 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 		return compile.Input{}, nothing, err
 	}
 	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
+	for k, fd := range f.Stdio {
+		f.Null[k] = isNull(fd)
+	}
 	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
 		f.Home = facts.Home(rootOf(o), o.Spec)
 	}
@@ -187,6 +199,11 @@ func numbers(files [3]*os.File) [3]int {
 		}
 	}
 	return fds
+}
+
+func isNull(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }
 
 func cgroupPath(o *CreateOptions) string {

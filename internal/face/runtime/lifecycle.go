@@ -26,10 +26,8 @@ type createFlags struct {
 }
 
 func (f *createFlags) define(fs *flag.FlagSet, run bool) {
-	both(fs.StringVar, &f.bundle, "bundle", "b", "", "folder with config.json (the current one)")
-	fs.StringVar(&f.consoleSocket, "console-socket", "", "unix socket that receives the terminal's master")
+	f.defineBundle(fs)
 	fs.StringVar(&f.pidfdSocket, "pidfd-socket", "", "unix socket that receives a pidfd of the first process")
-	fs.StringVar(&f.pidFile, "pid-file", "", "file to write the process ID to")
 	fs.IntVar(&f.preserve, "preserve-fds", 0, "pass N descriptors on that follow the standard three and those of LISTEN_FDS")
 	fs.BoolVar(&f.noPivot, "no-pivot", false, "move the root instead of pivot_root, for hosts that run from a ramdisk")
 	fs.BoolVar(&f.noNewKeyring, "no-new-keyring", false, "stay in the caller's session keyring")
@@ -38,6 +36,13 @@ func (f *createFlags) define(fs *flag.FlagSet, run bool) {
 		both(fs.BoolVar, &f.detach, "detach", "d", false, "do not wait for the container")
 		fs.BoolVar(&f.noSubreaper, "no-subreaper", false, "do not adopt what the container's processes leave behind")
 	}
+}
+
+// defineBundle defines what restore has too.
+func (f *createFlags) defineBundle(fs *flag.FlagSet) {
+	both(fs.StringVar, &f.bundle, "bundle", "b", "", "folder with config.json (the current one)")
+	fs.StringVar(&f.consoleSocket, "console-socket", "", "unix socket that receives the terminal's master")
+	fs.StringVar(&f.pidFile, "pid-file", "", "file to write the process ID to")
 }
 
 // options loads the bundle.

@@ -62,6 +62,8 @@ func commands() []command {
 		{"ps", "ID [PS OPTION...]", "list the processes in a container", view(viewer.ps), ""},
 		{"pause", "ID", "freeze all processes of a container", (*app).pause, ""},
 		{"resume", "ID", "thaw them", (*app).resume, ""},
+		{"checkpoint", "ID", "save a running container with criu", (*app).checkpoint, ""},
+		{"restore", "ID", "make a container from a checkpoint", (*app).restore, ""},
 		{"update", "ID", "change the limits of a container", (*app).update, ""},
 		{"events", "ID", "print what a container uses, and when its memory runs out", view(viewer.events), ""},
 		{"spec", "", "write a config.json to begin with", view(viewer.spec), ""},

@@ -30,6 +30,7 @@ const (
 	O_NOCTTY            = 0x100
 	O_CLOEXEC           = 0x80000
 	O_PATH              = 0x200000
+	O_NONBLOCK          = 0x800
 )
 
 // openat2(2) resolve flags.
@@ -131,6 +132,7 @@ const (
 	ENOENT  Errno = 2
 	EINTR   Errno = 4
 	EIO     Errno = 5
+	ENXIO   Errno = 6
 	ENOEXEC Errno = 8
 	EAGAIN  Errno = 11
 	ENOMEM  Errno = 12
@@ -158,6 +160,8 @@ func (e Errno) Name() string {
 		return "EINTR"
 	case EIO:
 		return "EIO"
+	case ENXIO:
+		return "ENXIO"
 	case ENOEXEC:
 		return "ENOEXEC"
 	case EAGAIN:

@@ -43,6 +43,8 @@ type Facts struct {
 	Shared map[string]bool
 	// Stdio are the descriptors of this process that become 0, 1, 2.
 	Stdio [3]int
+	// Null tells which of them are the host's /dev/null.
+	Null [3]bool
 	// Preserve is the number of descriptors from 3 on that the container inherits.
 	Preserve int
 	// Park holds two descriptors (control, status) through which another process releases the container; zero: the program's own.
@@ -140,7 +142,7 @@ func Compile(in Input) (*prog.Program, error) {
 	}
 	c.Lane(prog.Child)
 	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
-	for _, phase := range []func() error{entry{c}.enter, c.hostNames, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, c.createRuntimeHooks, c.pivot,
+	for _, phase := range []func() error{entry{c}.enter, c.hostNames, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, c.createRuntimeHooks, c.pivot,
 		k.maskedPaths, k.readonlyPaths, r.settle, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err

@@ -173,7 +173,7 @@ func (a At) Else(l Label, e ...uapi.Errno) At {
 
 // Otherwise sends a failed Expect to a label.
 func (a At) Otherwise(l Label) At {
-	a.b.p.Ins[a.i].Goto = -int(l)
+	a.b.p.Ins[a.i].Goto, a.b.p.Ins[a.i].Errno = -int(l), 0
 	return a
 }
 

@@ -1,0 +1,380 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/mount"
+	"github.com/dhow-containers/dhow/internal/linux/safepath"
+	"github.com/dhow-containers/dhow/internal/oci/criu"
+)
+
+// Restorer is what a restore needs from its caller. The functions are called in another thread than the caller's, one at a time.
+type Restorer struct {
+	Container Container
+	Stdio     [3]*os.File
+	// Place is an empty folder of ours, on which the root file system is mounted where nobody but criu sees it.
+	Place string
+	// Join moves a process into the container's cgroups.
+	Join func(pid int) error
+	// Namespaces is called when the first process exists and has its namespaces, before anything else of it.
+	Namespaces func(pid int) error
+	// Born is called when all is restored, and nothing runs yet.
+	Born func(pid int) error
+	// Console takes the terminal's master; nil where the container has none.
+	Console func(master *os.File) error
+}
+
+// Run restores the container. Its first process becomes a child of this process.
+func (r *Restorer) Run(o *Options) error {
+	if err := restorable(r, o); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { // ends with the restore, and its thread with it, for that has a mount namespace of its own
+		runtime.LockOSThread()
+		done <- r.apart(o)
+	}()
+	return <-done
+}
+
+func restorable(r *Restorer, o *Options) error {
+	if o.PreDump || o.LeaveRunning || o.Parent != "" || o.PageServer != "" || o.Unlink || o.TCPSkipInFlight || o.StatusFD >= 0 {
+		return errdef.New(errdef.InvalidArgument, "restore: an option of checkpoint was given")
+	}
+	for _, n := range r.Container.Spec.Linux.Namespaces {
+		if n.Path != "" && n.Type == specs.CgroupNamespace {
+			return errdef.New(errdef.NotImplemented, "config.json: linux.namespaces: criu cannot restore into an existing cgroup namespace")
+		}
+	}
+	if p := o.LSMProfile; p != "" && !strings.HasPrefix(p, "apparmor:") && !strings.HasPrefix(p, "selinux:") {
+		return errdef.New(errdef.InvalidArgument, "--lsm-profile %q is neither apparmor:PROFILE nor selinux:LABEL", p)
+	}
+	return nil
+}
+
+// apart works in a mount namespace of its own.
+func (r *Restorer) apart(o *Options) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	f, err := openFolders(o, restoreLog, false)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	m, err := common(o, f, restoreLog)
+	if err != nil {
+		return err
+	}
+	root, err := openRoot(r.Container.Rootfs)
+	if err != nil {
+		return err
+	}
+	defer root.f.Close()
+	if err := r.prepareRoot(root); err != nil {
+		return err
+	}
+	if err := r.mounts(&m, f, root); err != nil {
+		return err
+	}
+	m.Text(criu.RootDir, r.Place)
+	m.Bool(criu.RestoreSibling, true)
+	m.Bool(criu.EvasiveDevices, true)
+	m.Text(criu.LSMProfile, o.LSMProfile)
+	m.Text(criu.LSMMountContext, o.LSMMountContext)
+	extra, err := r.joined(&m)
+	defer func() {
+		for _, e := range extra {
+			e.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if err := r.descriptors(&m, f); err != nil {
+		return err
+	}
+	return r.restore(&m, f, extra)
+}
+
+func (r *Restorer) restore(m *criu.Message, f *folders, extra []*os.File) error {
+	s, err := criu.Start(r.Stdio, extra)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := outsideThread(func() error { return r.Join(s.PID()) }); err != nil {
+		return err
+	}
+	if err := cgroupRoots(m, s.PID()); err != nil {
+		return err
+	}
+	var ours error
+	err = s.Do(criu.Restore, *m, func(n criu.Notice) error {
+		ours = outsideThread(func() error { return r.notice(n) })
+		return ours
+	})
+	switch {
+	case ours != nil:
+		return ours
+	case err != nil:
+		return failed(err, f, restoreLog)
+	}
+	return nil
+}
+
+// outsideThread runs f where the host's mounts are in sight: hooks and consoles are the host's.
+func outsideThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }() // ends at once
+	return <-done
+}
+
+func (r *Restorer) notice(n criu.Notice) error {
+	switch n.Script {
+	case "setup-namespaces":
+		return r.Namespaces(n.PID)
+	case "post-restore":
+		return r.Born(n.PID)
+	case "orphan-pts-master":
+		switch {
+		case n.File == nil:
+			return errdef.New(errdef.System, "criu sent no terminal")
+		case r.Console == nil:
+			n.File.Close()
+			return errdef.New(errdef.InvalidArgument, "the container has a terminal but nobody takes it (console socket)")
+		}
+		return r.Console(n.File)
+	}
+	if n.File != nil {
+		n.File.Close()
+	}
+	return nil
+}
+
+// cgroupRoots tells criu where this container's cgroups are, whatever they were called when it was saved.
+func cgroupRoots(m *criu.Message, pid int) error {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return err
+	}
+	for _, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
+		if fields := strings.SplitN(line, ":", 3); len(fields) == 3 {
+			m.Sub(criu.CgroupRoot, criu.Pair(fields[1], fields[2]))
+		}
+	}
+	return nil
+}
+
+// prepareRoot mounts the root file system where criu finds it, and makes the mount points that are missing in it.
+func (r *Restorer) prepareRoot(root *root) error {
+	tree, err := mount.Clone(root.f, "", true)
+	if err != nil {
+		return fmt.Errorf("config.json: root.path: %w", err)
+	}
+	defer tree.Close()
+	if err := mount.SetAttr(tree, true, mount.Attr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return err
+	}
+	if err := mount.AttachAt(tree, r.Place); err != nil {
+		return err
+	}
+	safe := safepath.FromFile(root.f)
+	list := places(&r.Container, root)
+	for _, p := range list {
+		if slices.ContainsFunc(list, func(q place) bool { return q != p && covers(q, p.point) }) {
+			continue // made by what is mounted there
+		}
+		switch p.kind {
+		case "mask", "read-only", "device", "console", "cgroup":
+			continue
+		}
+		if _, err := safe.Lstat(p.point); err == nil {
+			continue
+		}
+		if err := makePoint(safe, p); err != nil {
+			return fmt.Errorf("config.json: %s.destination: %w", p.config, err)
+		}
+	}
+	return nil
+}
+
+// covers tells whether a mount hides what the root file system has at a point below it.
+func covers(q place, point string) bool {
+	switch q.kind {
+	case "mask", "read-only", "device", "console":
+		return false
+	}
+	return strings.HasPrefix(point, q.point+"/")
+}
+
+func makePoint(safe *safepath.Root, p place) error {
+	if p.kind == "bind" {
+		var st unix.Stat_t
+		if err := unix.Stat(p.source, &st); err != nil {
+			return errdef.New(errdef.InvalidArgument, "source %s: %w", p.source, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if dir, err := safe.MkdirAll(parentOf(p.point), 0o755); err != nil {
+				return err
+			} else {
+				dir.Close()
+			}
+			f, err := safe.Create(p.point, 0o644)
+			if err == nil {
+				f.Close()
+			}
+			return err
+		}
+	}
+	dir, err := safe.MkdirAll(p.point, 0o755)
+	if err == nil {
+		dir.Close()
+	}
+	return err
+}
+
+func parentOf(p string) string { return p[:max(1, strings.LastIndexByte(p, '/'))] }
+
+// mounts compares the checkpoint's mount tables with config.json, and maps what comes from outside.
+func (r *Restorer) mounts(m *criu.Message, f *folders, root *root) error {
+	tables, err := criu.Mounts(f.images)
+	if err != nil {
+		return err
+	}
+	if len(tables) == 0 {
+		return errdef.New(errdef.InvalidArgument, "%s: no mount table: this is no container's checkpoint", f.images.Name())
+	}
+	list := places(&r.Container, root)
+	seen := map[string]bool{}
+	for _, table := range tables {
+		for _, e := range table {
+			if err := vetPoint(root, table, e); err != nil {
+				return err
+			}
+		}
+		for _, e := range table {
+			if err := vetMount(&r.Container, list, table, e); err != nil {
+				return err
+			}
+			if !e.External || seen[e.Key] {
+				continue
+			}
+			seen[e.Key] = true
+			from, err := source(list, &r.Container, e)
+			if err != nil {
+				return err
+			}
+			m.Sub(criu.ExtMount, criu.Pair(e.Key, from))
+		}
+	}
+	return nil
+}
+
+// vetMount refuses a mount that config.json has not and that the container could not have made itself.
+func vetMount(c *Container, list []place, table []criu.Mount, e criu.Mount) error {
+	if e.External || e.Point == "/" || mayMount(c) {
+		return nil
+	}
+	refuse := errdef.New(errdef.InvalidArgument, "the checkpoint has %q mounted on %s, which config.json does not ask for, and the container had no right to mount", e.Type, e.Point)
+	p, ok := owner(list, e.Point)
+	if !ok {
+		return refuse
+	}
+	exact := p.point == e.Point
+	switch p.kind {
+	case "mask":
+		ok = exact && (e.Type == "tmpfs" || ownFS(table, e))
+	case "read-only", "device", "console":
+		ok = exact && ownFS(table, e)
+	case "cgroup":
+		ok = strings.HasPrefix(e.Type, "cgroup") || exact && e.Type == "tmpfs"
+	default:
+		ok = exact && (e.Type == p.kind || ownFS(table, e))
+	}
+	if !ok {
+		return refuse
+	}
+	return nil
+}
+
+// ownFS tells whether a mount is a bind of what another mount of the container shows, as masks and read-only paths are.
+func ownFS(table []criu.Mount, e criu.Mount) bool {
+	return slices.ContainsFunc(table, func(o criu.Mount) bool {
+		return o.ID != e.ID && o.Device == e.Device && o.Type == e.Type && len(o.Point) <= len(e.Point)
+	})
+}
+
+// mayMount tells whether the container's processes could mount on their own: their mounts are restored as they were.
+func mayMount(c *Container) bool {
+	caps := c.Spec.Process.Capabilities
+	return caps == nil || slices.Contains(caps.Bounding, "CAP_SYS_ADMIN") ||
+		slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+}
+
+// vetPoint refuses a mount point that has become a symbolic link in the root file system since: criu would mount where it leads.
+func vetPoint(root *root, table []criu.Mount, e criu.Mount) error {
+	inRoot := slices.ContainsFunc(table, func(p criu.Mount) bool { return p.ID == e.Parent && p.Point == "/" })
+	if e.Point == "/" || !inRoot {
+		return nil
+	}
+	fd, err := root.open(e.Point, unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return errdef.New(errdef.InvalidArgument, "the checkpoint's mount point %s is not there in the root file system, or only by a symbolic link: %w", e.Point, err)
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	unix.Close(fd)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = unix.ELOOP
+	}
+	if err != nil {
+		return errdef.New(errdef.InvalidArgument, "the checkpoint's mount point %s is a symbolic link in the root file system: %w", e.Point, err)
+	}
+	return nil
+}
+
+// joined names the namespaces that exist already.
+func (r *Restorer) joined(m *criu.Message) ([]*os.File, error) {
+	var extra []*os.File
+	for i, n := range r.Container.Spec.Linux.Namespaces {
+		switch {
+		case n.Path == "":
+		case slices.Contains(externalNamespaces(), n.Type):
+			f, err := os.Open(n.Path)
+			if err != nil {
+				return extra, errdef.New(errdef.InvalidArgument, "config.json: linux.namespaces[%d].path: %w", i, err)
+			}
+			m.Sub(criu.InheritFD, criu.Numbered(externalKey(n.Type), criu.Extra(len(extra))))
+			extra = append(extra, f)
+		default:
+			m.Sub(criu.JoinNS, criu.Pair(namespaceName(n.Type), n.Path))
+		}
+	}
+	return extra, nil
+}
+
+// descriptors hands our own standard input, output and error over for the pipes that the first process had.
+func (r *Restorer) descriptors(m *criu.Message, f *folders) error {
+	list, err := readDescriptors(f.images)
+	if err != nil {
+		return err
+	}
+	for i, s := range list {
+		if i < 3 && strings.HasPrefix(s, "pipe:") {
+			m.Sub(criu.InheritFD, criu.Numbered(s, i))
+		}
+	}
+	return nil
+}
