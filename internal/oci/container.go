@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,7 @@ type ExecOptions struct {
 	Console     func(master *os.File) error
 	PreserveFDs int
 	Host        facts.Host // as in CreateOptions
+	Trace       io.Writer  // as in CreateOptions
 	Warn        func(text string)
 	// Cgroup puts the process into sub-cgroups that exist: v1 controller -> path below the container's, "" -> path in the v2 hierarchy.
 	Cgroup map[string]string
@@ -53,26 +55,29 @@ func (c *Container) dir() string { return filepath.Join(c.root, c.State.ID) }
 // Start lets a created container execute its program, and returns when it has, or why it could not. A container that could not
 // start is dead; Delete removes what is left.
 func (c *Container) Start() error {
-	status, err := c.Status()
-	if err != nil {
-		return err
-	}
-	switch status {
-	case state.Created:
-	case state.Stopped:
-		return errdef.New(errdef.Conflict, "cannot start a container that has stopped: %q", c.State.ID)
-	case state.Running:
-		return errdef.New(errdef.Conflict, "cannot start an already running container: %q", c.State.ID)
-	default:
-		return errdef.New(errdef.Conflict, "cannot start a container in the %s state: %q", status, c.State.ID)
-	}
-	if c.running != nil {
-		err = c.running.Release()
+	var err error
+	if c.running != nil { // it waits for us and nobody else
+		if err = c.running.Release(); err == nil {
+			err = trace(c.trace, c.program, c.running.Times())
+		}
 		c.running = nil
 	} else {
+		status, serr := c.Status()
+		if serr != nil {
+			return serr
+		}
+		switch status {
+		case state.Created:
+		case state.Stopped:
+			return errdef.New(errdef.Conflict, "cannot start a container that has stopped: %q", c.State.ID)
+		case state.Running:
+			return errdef.New(errdef.Conflict, "cannot start an already running container: %q", c.State.ID)
+		default:
+			return errdef.New(errdef.Conflict, "cannot start a container in the %s state: %q", status, c.State.ID)
+		}
 		err = c.releaseParked()
 	}
-	os.Remove(filepath.Join(c.dir(), state.Parked))
+	unix.Unlink(filepath.Join(c.dir(), state.Parked))
 	if err != nil {
 		if c.program != nil {
 			return explain(c.program, err)
@@ -80,6 +85,12 @@ func (c *Container) Start() error {
 		return err
 	}
 	err = c.poststart()
+	if c.spec != nil {
+		c.last = &specs.Hooks{}
+		if c.spec.Hooks != nil {
+			c.last.Poststop = c.spec.Hooks.Poststop
+		}
+	}
 	c.program, c.spec = nil, nil // a supervisor keeps a container for months: what is needed again is read again
 	return err
 }

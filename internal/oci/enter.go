@@ -18,7 +18,7 @@ import (
 // enter compiles and runs an exec. A v2 cgroup that the container has handed controllers down from takes no process (EBUSY, EOPNOTSUPP
 // where it made it threaded); then, unless the caller named the cgroup, the process goes where the container's first one is.
 func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running, error) {
-	env := interp.Env{Terminal: func(fd int) error {
+	env := interp.Env{Trace: o.Trace != nil, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
@@ -38,7 +38,7 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 			err = r.Release()
 		}
 		if err == nil {
-			return r, nil
+			return r, trace(o.Trace, p, r.Times())
 		}
 		if !again && len(o.Cgroup) == 0 && refusesProcesses(p, err) {
 			if own, err := cgroup.Unified(c.State.Pid); err == nil {

@@ -77,6 +77,9 @@ func (c *Container) poststart() error {
 }
 
 func (c *Container) poststop() error {
+	if c.last != nil {
+		return c.runHooks("poststop", c.last.Poststop)
+	}
 	s, err := c.Spec()
 	if err != nil || s.Hooks == nil {
 		return nil // a bundle that is gone has no hooks left to run

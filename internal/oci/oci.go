@@ -8,6 +8,7 @@ package oci
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,6 +51,9 @@ type CreateOptions struct {
 	Host facts.Host
 	// Warn is told what the config asks for and cannot have, where the spec wants the container to be made all the same; nil: nobody is.
 	Warn func(text string)
+	// Trace, where set, is where the executed instructions are printed with their times, once the container is started, or created with
+	// Detached.
+	Trace io.Writer
 	// Detached lets another process Start the container, after this one has ended.
 	Detached bool
 	// NoPivot moves the root in place of pivot_root(2), which a root on a ramdisk does not take.
@@ -72,8 +76,10 @@ type Container struct {
 	State   state.State
 	root    string
 	spec    *bundle.Spec
+	last    *specs.Hooks // the poststop hooks, when the config is not kept any more
 	init    *Process
 	program *prog.Program
+	trace   io.Writer
 	running *interp.Running // until it is started; nil in another process than the creator
 	// mounts keeps the mount namespace: taking it down costs milliseconds, which would else delay init's end. The last reference goes
 	// with this process, after everybody was told.
@@ -107,7 +113,7 @@ func Create(o CreateOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	warn(o.Warn, p)
-	c := &Container{root: o.Root, spec: o.Spec, program: p}
+	c := &Container{root: o.Root, spec: o.Spec, program: p, trace: o.Trace}
 	return c, c.make(&o, in, dir)
 }
 
@@ -233,7 +239,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return err
 	}
 	var storeErr error
-	env := interp.Env{Hook: c.hook, CopyUp: copyUp, Terminal: func(fd int) error {
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
@@ -265,6 +271,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if o.Detached {
 		running.Forget()
 		c.running = nil
+		return trace(o.Trace, c.program, running.Times())
 	}
 	return nil
 }
@@ -276,9 +283,11 @@ func (c *Container) born(pid int, dir string) error {
 		return err
 	}
 	c.init = p
-	if c.mounts, err = os.Open("/proc/" + strconv.Itoa(pid) + "/ns/mnt"); err != nil {
+	mounts, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return fmt.Errorf("hold mount namespace: %w", err)
 	}
+	c.mounts = os.NewFile(uintptr(mounts), "mount namespace")
 	c.State.Pid = pid
 	if c.State.StartTime, _, err = state.StartTime(pid); err != nil {
 		return err

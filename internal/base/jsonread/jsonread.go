@@ -227,6 +227,16 @@ func (r *Reader) Bool() bool {
 	return false
 }
 
+// Null takes null, if it is next.
+func (r *Reader) Null() bool {
+	r.space()
+	if r.failed || !strings.HasPrefix(r.s[r.i:], "null") {
+		return false
+	}
+	r.i += len("null")
+	return true
+}
+
 // Into has encoding/json decode the value that is next, with the types that it alone needs.
 func (r *Reader) Into(v any) {
 	r.space()

@@ -66,6 +66,7 @@ const execFailed = 255
 func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	var f execFlags
 	f.define(fs)
+	a.trace.define(fs)
 	args, err := parse(fs, argv, thenTheirs(-1))
 	if err != nil {
 		return execFailed, err
@@ -91,6 +92,9 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 			return execFailed, err
 		}
 		o.Console = s.console()
+	}
+	if o.Trace, err = a.trace.open(a.stderr); err != nil {
+		return execFailed, err
 	}
 	o.Warn = a.warning
 	p, err := c.Exec(o)

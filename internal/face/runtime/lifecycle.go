@@ -72,7 +72,11 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	if listen > 0 {
 		s.Process.Env = append(s.Process.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
 	}
-	return oci.CreateOptions{ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: listen + f.preserve, Warn: a.warning,
+	w, err := a.trace.open(a.stderr)
+	if err != nil {
+		return o, err
+	}
+	return oci.CreateOptions{Trace: w, ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: listen + f.preserve, Warn: a.warning,
 		NoPivot: f.noPivot, NoNewKeyring: f.noNewKeyring, Notify: os.Getenv(notifySocket) != ""}, nil
 }
 
@@ -90,6 +94,7 @@ func terminalFits(terminal, detach bool, socket string) error {
 func (a *app) create(fs *flag.FlagSet, argv []string) (int, error) {
 	var f createFlags
 	f.define(fs, false)
+	a.trace.define(fs)
 	args, err := parse(fs, argv, exactly(1))
 	if err != nil {
 		return 1, err
@@ -157,6 +162,7 @@ func (a *app) start(fs *flag.FlagSet, argv []string) (int, error) {
 func (a *app) runContainer(fs *flag.FlagSet, argv []string) (int, error) {
 	var f createFlags
 	f.define(fs, true)
+	a.trace.define(fs)
 	args, err := parse(fs, argv, exactly(1))
 	if err != nil {
 		return 1, err

@@ -31,6 +31,7 @@ type app struct {
 	rootSet       bool
 	rootless      string
 	systemdCgroup bool
+	trace         traceFlag
 	version       Version
 	stdout        io.Writer
 }
@@ -116,6 +117,9 @@ func (a *app) main(argv []string) (int, error) {
 		a.usage(fs)
 		return 0, nil
 	}
+	if a.trace != "" && !traces(rest[0]) {
+		return 1, errdef.New(errdef.InvalidArgument, "--trace: %s executes no program; create, run and exec do", rest[0])
+	}
 	for _, c := range commands() {
 		if c.name == rest[0] {
 			return a.call(&c, rest[1:])
@@ -150,6 +154,7 @@ func (a *app) define(fs *flag.FlagSet) *bool {
 	fs.BoolVar(&a.systemdCgroup, "systemd-cgroup", false, "use the systemd cgroup driver (not implemented)")
 	fs.StringVar(&a.rootless, "rootless", "auto", "go on without the cgroups that we may not make: true, false or auto (when we are not root)")
 	fs.Func("criu", "ignored: criu is found in $PATH", func(string) error { return nil })
+	a.trace.define(fs)
 	version := fs.Bool("version", false, "print the version")
 	fs.BoolVar(version, "v", false, "print the version")
 	return version

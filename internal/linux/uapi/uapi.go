@@ -6,16 +6,17 @@ package uapi
 
 // clone(2) and setns(2) flags.
 const (
-	CLONE_NEWTIME   = 0x80
-	CLONE_PARENT    = 0x8000
-	CLONE_NEWNS     = 0x20000
-	CLONE_NEWCGROUP = 0x2000000
-	CLONE_NEWUTS    = 0x4000000
-	CLONE_NEWIPC    = 0x8000000
-	CLONE_NEWUSER   = 0x10000000
-	CLONE_NEWPID    = 0x20000000
-	CLONE_NEWNET    = 0x40000000
-	SIGCHLD         = 17
+	CLONE_NEWTIME       = 0x80
+	CLONE_PARENT        = 0x8000
+	CLONE_CLEAR_SIGHAND = 0x100000000 // clone3(2) only
+	CLONE_NEWNS         = 0x20000
+	CLONE_NEWCGROUP     = 0x2000000
+	CLONE_NEWUTS        = 0x4000000
+	CLONE_NEWIPC        = 0x8000000
+	CLONE_NEWUSER       = 0x10000000
+	CLONE_NEWPID        = 0x20000000
+	CLONE_NEWNET        = 0x40000000
+	SIGCHLD             = 17
 )
 
 // open(2) and *at(2) flags. O_DIRECTORY and O_NOFOLLOW differ between amd64 and arm64 and are not here.

@@ -217,6 +217,9 @@ func (c *compiler) hostLane() error {
 }
 
 func (c *compiler) clone(flags uint64) {
+	if c.in.Facts.Clone3 {
+		flags |= u.CLONE_CLEAR_SIGHAND
+	}
 	in := prog.Ins{Op: prog.Clone, Flags: flags | u.SIGCHLD, Out: c.Reg(), Note: "the child; it shares nothing but descriptors"}
 	if c.into != 0 {
 		in.Args[0] = prog.R(c.into)

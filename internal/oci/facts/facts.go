@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/probe"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
@@ -55,7 +56,7 @@ func host() (compile.Facts, error) {
 		return f, fmt.Errorf("uname: %w", err)
 	}
 	f.Major, f.Minor = version(unix.ByteSliceToString(un.Release[:]))
-	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
+	if b, err := atomicfile.Read("/proc/sys/kernel/cap_last_cap", 64); err == nil {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n < 64 {
 			f.LastCap = n
 		}

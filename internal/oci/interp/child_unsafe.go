@@ -45,6 +45,11 @@ type machine struct {
 	data        [][]byte
 	parks       bool // the program has a Park
 	clone       cloneArgs
+	mask        uint64 // of signals, before the clone
+	clock       [2]int64
+	shared      []byte // memory that the child writes for us to read
+	head        *header
+	times       []record // of a traced program
 }
 
 // cloneArgs is struct clone_args of clone3(2).
@@ -63,16 +68,22 @@ const (
 // clone makes the child and runs the program in it from instruction start; in the parent it returns the child's PID.
 // Nothing between the clone and execve may allocate, lock, grow the stack or touch another goroutine's state.
 //
-// With a cgroup descriptor the child is born there (clone3(2), CLONE_INTO_CGROUP), which no lock of the kernel's delays.
+// With a cgroup descriptor the child is born there (clone3(2), CLONE_INTO_CGROUP), which no lock of the kernel's delays. With
+// CLONE_CLEAR_SIGHAND the kernel makes it forget Go's signal handlers, all at once.
 //
 //go:norace
 //go:noinline
 func clone(flags, cgroup uintptr, m *machine, start int) (pid uintptr, err syscall.Errno) {
 	args := &m.clone
-	args.flags, args.signal = uint64(flags&^0xff)|cloneIntoCgroup, uint64(flags&0xff)
-	args.cgroup = uint64(cgroup)
-	beforeFork()
+	args.flags, args.signal = uint64(flags&^0xff), uint64(flags&0xff)
 	if cgroup != 0 {
+		args.flags |= cloneIntoCgroup
+		args.cgroup = uint64(cgroup)
+	}
+	clear := args.flags&uapi.CLONE_CLEAR_SIGHAND != 0
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 0, 0, uintptr(unsafe.Pointer(&m.mask)), 8, 0, 0)
+	beforeFork() // blocks all signals
+	if cgroup != 0 || clear {
 		pid, _, err = syscall.RawSyscall(sysClone3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	} else {
 		pid, _, err = syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
@@ -81,7 +92,12 @@ func clone(flags, cgroup uintptr, m *machine, start int) (pid uintptr, err sysca
 		afterFork()
 		return pid, err
 	}
-	afterForkInChild()
+	if clear {
+		const sigSetmask = 2
+		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&m.mask)), 0, 8, 0, 0)
+	} else {
+		afterForkInChild()
+	}
 	run(m, start)
 	return 0, 0 // not reached
 }
@@ -91,6 +107,13 @@ func clone(flags, cgroup uintptr, m *machine, start int) (pid uintptr, err sysca
 func run(m *machine, i int) {
 	for i < len(m.ops) {
 		o := &m.ops[i]
+		if m.times != nil {
+			if o.host {
+				m.times[i].arrive = now(m)
+			} else {
+				m.times[i].begin = now(m)
+			}
+		}
 		if o.host {
 			n := uintptr(0)
 			if o.kind == prog.Listen { // the one register of the child's that the host lane needs
@@ -167,21 +190,6 @@ func call(m *machine, o *op) (uintptr, uintptr) {
 		if e != syscall.EINTR {
 			return r, uintptr(e)
 		}
-	}
-}
-
-// fork clones once more; the process that called it reports the new PID (as its own PID namespace numbers it) and ends.
-//
-//go:norace
-//go:nosplit
-func fork(m *machine, i int, o *op) {
-	pid, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, o.args[0], 0, 0, 0, 0, 0)
-	if e != 0 {
-		die(m, i, uintptr(e))
-	}
-	if pid != 0 {
-		send(m, msgForked, i, pid)
-		syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
 	}
 }
 

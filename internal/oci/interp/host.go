@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -10,7 +11,9 @@ import (
 // host runs host-lane instructions from i on, up to the clone or the next child-lane instruction, and returns its index.
 func (r *Running) host(i int) (int, error) {
 	for i < len(r.m.ops) && r.m.ops[i].host && r.m.ops[i].kind != prog.Clone {
+		r.began(i)
 		next, err := r.step(i)
+		r.ended(i)
 		if err != nil {
 			r.stopped = i
 			return i, err
@@ -190,7 +193,7 @@ func (r *Running) userNS(o *op) (uintptr, syscall.Errno) {
 // closeHostRegs closes the descriptors that host-lane instructions opened and did not close: they were for the child. The
 // instructions that may open something are known by their call; one that is both opened and closed must not be closed twice.
 func (r *Running) closeHostRegs() {
-	open := map[uintptr]uintptr{} // register -> descriptor
+	var open []uintptr
 	for i := range r.p.Ins[:r.stopped] {
 		in := &r.p.Ins[i]
 		if in.Lane != prog.Host {
@@ -199,14 +202,22 @@ func (r *Running) closeHostRegs() {
 		switch {
 		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.UserNS || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
 			if fd := r.m.regs[in.Out]; fd != 0 { // 0: never reached; descriptor 0 itself is taken by our stdin
-				open[uintptr(in.Out)] = fd
+				open = append(open, fd)
 			}
 		case in.Sys == prog.SysClose:
-			delete(open, uintptr(in.Args[0].Val))
+			if k := slices.Index(open, r.m.regs[in.Args[0].Val]); k >= 0 {
+				open = slices.Delete(open, k, k+1)
+			}
 		}
 	}
-	for _, fd := range open {
-		syscall.Close(int(fd))
+	slices.Sort(open)
+	for i := 0; i < len(open); { // what stands in a row is closed at once
+		last := i
+		for last+1 < len(open) && open[last+1] <= open[last]+1 {
+			last++
+		}
+		syscall.Syscall(sysCloseRange, open[i], open[last], 0)
+		i = last + 1
 	}
 }
 

@@ -6,8 +6,6 @@
 package interp
 
 import (
-	"runtime"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -24,6 +22,8 @@ type Env struct {
 	Listener func(socket, fd, pid int) error
 	// Meanwhile is run once the child exists, before anybody waits for it.
 	Meanwhile func()
+	// Trace has the time of every instruction taken, which Times then tells.
+	Trace bool
 	// CopyUp copies what one folder holds into another, both given as descriptors that stay the interpreter's.
 	CopyUp func(from, to int) error
 }
@@ -71,9 +71,15 @@ type Running struct {
 // Run executes the program up to its Park, or to execve where it has none. After an error everything the program's processes
 // were is gone; folders named by Undo are the caller's to remove.
 func Run(p *prog.Program, env Env) (*Running, error) {
-	runtime.LockOSThread() // registers of the host lane may include per-thread state (umask, namespaces joined for children)
-	defer runtime.UnlockOSThread()
 	r := &Running{m: link(p), p: p, env: env, ctl: -1, status: -1, stopped: len(p.Ins)}
+	if err := r.m.share(env.Trace); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if !env.Trace { // else Times gives it back
+			r.m.unshare()
+		}
+	}()
 	var ctl, status [2]int
 	if err := syscall.Pipe2(ctl[:], syscall.O_CLOEXEC); err != nil {
 		return nil, err
@@ -91,7 +97,9 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 		if a := p.Ins[i].Args[0]; a.Kind == prog.InReg {
 			cgroup = r.m.regs[a.Val]
 		}
+		r.began(i)
 		pid, errno := clone(uintptr(p.Ins[i].Flags), cgroup, r.m, i+1)
+		r.ended(i)
 		if errno != 0 {
 			err = &StepError{Index: i, Errno: errno}
 		}
@@ -150,9 +158,6 @@ func (r *Running) follow() error {
 		}
 		switch kind {
 		case msgBarrier:
-			if err := r.awaitForked(index); err != nil {
-				return err
-			}
 			if _, err := r.host(index); err != nil {
 				return err
 			}
@@ -177,21 +182,6 @@ func (r *Running) follow() error {
 			return &StepError{Index: index, Errno: syscall.Errno(value)}
 		}
 	}
-}
-
-// awaitForked takes in the report of a Fork before the instruction, where it has not come yet: the new process may be at its first barrier
-// before the old one has told its number.
-func (r *Running) awaitForked(index int) error {
-	if r.Pid != r.first || !slices.ContainsFunc(r.m.ops[:index], func(o op) bool { return o.kind == prog.Fork }) {
-		return nil
-	}
-	kind, _, value, ok := readMessage(r.status)
-	if !ok || kind != msgForked {
-		return &StepError{Index: index, Errno: Lost}
-	}
-	r.Pid = value
-	r.reapFirst()
-	return nil
 }
 
 // abandon kills and reaps what the program's processes still are.

@@ -176,7 +176,7 @@ func NamespaceFlags(f uint64) string {
 	return Flags(f&^0x7f, []FlagName{ // below are the signal's bits
 		{uapi.CLONE_NEWUSER, "NEWUSER"}, {uapi.CLONE_NEWNS, "NEWNS"}, {uapi.CLONE_NEWPID, "NEWPID"}, {uapi.CLONE_NEWNET, "NEWNET"},
 		{uapi.CLONE_NEWIPC, "NEWIPC"}, {uapi.CLONE_NEWUTS, "NEWUTS"}, {uapi.CLONE_NEWCGROUP, "NEWCGROUP"}, {uapi.CLONE_NEWTIME, "NEWTIME"},
-		{uapi.CLONE_PARENT, "PARENT"},
+		{uapi.CLONE_PARENT, "PARENT"}, {uapi.CLONE_CLEAR_SIGHAND, "CLEAR_SIGHAND"},
 	})
 }
 

@@ -5,7 +5,6 @@
 package state
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,6 +40,12 @@ const (
 	Stopped  Status = "stopped"
 )
 
+// Bounds of what is read, in bytes: annotations are as large as a config.json may be.
+const (
+	maxState = 8 << 20
+	maxStat  = 64 << 10
+)
+
 // State is the file's content.
 type State struct {
 	Version     string            `json:"ociVersion"`
@@ -63,11 +68,7 @@ type State struct {
 
 // Save writes the state into its folder.
 func Save(dir string, s *State) error {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encode state: %w", err)
-	}
-	return atomicfile.WriteVolatile(filepath.Join(dir, File), b, 0o600, false)
+	return atomicfile.Replace(filepath.Join(dir, File), string(s.encode()), 0o600)
 }
 
 // Load reads a container's state; errdef.NotFound when there is none.
@@ -75,18 +76,18 @@ func Load(root, id string) (*State, error) {
 	if err := ValidID(id); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(root, id, File))
+	b, err := atomicfile.Read(filepath.Join(root, id, File), maxState)
 	if os.IsNotExist(err) {
 		return nil, errdef.New(errdef.NotFound, "container does not exist: %q", id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read state of container %q: %w", id, err)
 	}
-	var s State
-	if err := json.Unmarshal(b, &s); err != nil {
+	s, err := decode(b)
+	if err != nil {
 		return nil, errdef.New(errdef.DataLoss, "read state of container %q: %w", id, err)
 	}
-	return &s, nil
+	return s, nil
 }
 
 // ValidID accepts what is safe as a path component: letters, digits and _+-. , as runc does.
@@ -112,7 +113,7 @@ func StartTime(pid int) (ticks uint64, zombie bool, err error) {
 	if pid <= 0 {
 		return 0, false, errdef.New(errdef.NotFound, "no process %d", pid)
 	}
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	b, err := atomicfile.Read("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
 	if err != nil {
 		return 0, false, err
 	}
