@@ -29,14 +29,14 @@ type compiler struct {
 // As runc and libseccomp do: rules of one call are alternatives, in order of compareRules where they contradict each other; conditions in a rule must all hold, unless two
 // of them look at one argument, then each condition is a rule of its own; a rule without conditions beats all others of its call;
 // a rule that answers what the default answers is dropped; names unknown to the architecture are skipped; the native architecture
-// is always filtered, others when listed; on 32-bit ones and x32 the low halves of arguments are compared; on i386 a rule for a
+// is always filtered, others when listed; on 32-bit ones and x32 the low halves of arguments are compared; on i386 (and PowerPC, MIPS) a rule for a
 // socket or IPC call is also one for its number in socketcall or ipc, without a condition on the first argument; where the default is a refusal,
 // numbers above all the profile names answer ENOSYS, so that a libc falls back. No flags at all means SPEC_ALLOW.
 // Otherwise than they: a call of an architecture that is not filtered kills the process, not only the thread; the version in ipc's first
 // argument is no part of the number; a rule that refuses socketcall or ipc counts though the default refuses them too.
 func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 	native, ok := columnOf(arch)
-	if !ok || native == colX32 {
+	if !ok || native != colAMD64 && native != colI386 && native != colARM64 && native != colARM {
 		return nil, invalid("seccomp: no system call table for architecture %q", arch)
 	}
 	c := &compiler{native: native, rules: make([]rule, 0, len(p.Syscalls)+32)}
@@ -79,13 +79,20 @@ func Compile(p *specs.LinuxSeccomp, arch string) (*Filter, error) {
 		return nil, invalid("listenerMetadata: set without listenerPath")
 	}
 	insns := c.generate()
+	if len(insns) > maxInsns { // without those that the native kernel cannot run
+		for column := range c.on {
+			c.on[column] = c.on[column] && familyOf(column) == familyOf(native)
+		}
+		insns = c.generate()
+	}
 	if len(insns) > maxInsns {
 		return nil, invalid("the profile needs %d instructions, the kernel allows %d: use fewer rules", len(insns), maxInsns)
 	}
 	return &Filter{Insns: insns, Flags: flags, Notify: c.used, native: native}, nil
 }
 
-// columnOfSpec maps an architecture's name in the spec; -1 for one that no kernel of ours runs, so that it needs no filter.
+// columnOfSpec maps an architecture's name in the spec; -1 for one without a table: big-endian ones, whose arguments lie the other way round
+// in what a filter sees, and two without numbers in golang.org/x/sys. No kernel of ours makes their calls; if it did, they would kill.
 func columnOfSpec(a specs.Arch) (int, bool) {
 	switch a {
 	case specs.ArchX86_64:
@@ -98,12 +105,32 @@ func columnOfSpec(a specs.Arch) (int, bool) {
 		return colARM64, true
 	case specs.ArchARM:
 		return colARM, true
-	case specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32, specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32,
-		specs.ArchPPC, specs.ArchPPC64, specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X, specs.ArchPARISC, specs.ArchPARISC64,
-		specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB:
+	case specs.ArchMIPSEL:
+		return colMIPSEL, true
+	case specs.ArchMIPSEL64:
+		return colMIPSEL64, true
+	case specs.ArchPPC64LE:
+		return colPPC64LE, true
+	case specs.ArchRISCV64:
+		return colRISCV64, true
+	case specs.ArchLOONGARCH64:
+		return colLOONG64, true
+	case specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32, specs.ArchMIPSEL64N32, specs.ArchPPC, specs.ArchPPC64, specs.ArchS390, specs.ArchS390X,
+		specs.ArchPARISC, specs.ArchPARISC64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB:
 		return -1, true
 	}
 	return 0, false
+}
+
+// familyOf groups what one kernel runs.
+func familyOf(column int) int {
+	switch column {
+	case colAMD64, colI386, colX32:
+		return colAMD64
+	case colARM64, colARM:
+		return colARM64
+	}
+	return column
 }
 
 // answer is the return value for an action.
@@ -201,9 +228,7 @@ func (c *compiler) add(s *specs.LinuxSyscall) error {
 		if row := find(name); row != nil {
 			c.name(row, first, end)
 		}
-		if c.on[colI386] {
-			c.multiplexed(name, ret, first, end, len(s.Args) == 0)
-		}
+		c.multiplexed(name, ret, first, end, len(s.Args) == 0)
 	}
 	return nil
 }
@@ -211,11 +236,19 @@ func (c *compiler) add(s *specs.LinuxSyscall) error {
 // name ties the rules [first, end) to a call on every filtered architecture that has it.
 func (c *compiler) name(row *call, first, end int) {
 	for column, nr := range row.nr {
-		if nr < 0 || !c.on[column] {
-			continue
+		if nr >= 0 && c.on[column] {
+			c.top[column] = max(c.top[column], int64(nr))
 		}
-		c.top[column] = max(c.top[column], int64(nr))
-		for r := first; r < end; r++ {
+	}
+	for r := first; r < end; r++ {
+		c.tie(row, r)
+	}
+}
+
+// tie does so for one rule, without saying that the profile names the call.
+func (c *compiler) tie(row *call, r int) {
+	for column, nr := range row.nr {
+		if nr >= 0 && c.on[column] {
 			c.named[column] = append(c.named[column], uint64(nr)<<32|uint64(r))
 		}
 	}

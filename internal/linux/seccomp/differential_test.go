@@ -12,9 +12,11 @@ import (
 // evaluate says what a profile means, one rule after the other, without any of Compile's structure.
 func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]uint64) uint32 {
 	def, _ := answer(p.DefaultAction, p.DefaultErrnoRet)
-	arch := map[uint32]string{AuditAMD64: "amd64", AuditI386: "386", AuditARM64: "arm64", AuditARM: "arm"}[audit]
+	arch := map[uint32]string{AuditAMD64: "amd64", AuditI386: "386", AuditARM64: "arm64", AuditARM: "arm",
+		auditMIPSEL: "mipsle", auditMIPSEL64: "mips64le", auditPPC64LE: "ppc64le", auditRISCV64: "riscv64", auditLOONG64: "loong64"}[audit]
 	listed := map[string]specs.Arch{"amd64": specs.ArchX86_64, "386": specs.ArchX86, "x32": specs.ArchX32, "arm64": specs.ArchAARCH64,
-		"arm": specs.ArchARM}
+		"arm": specs.ArchARM, "mipsle": specs.ArchMIPSEL, "mips64le": specs.ArchMIPSEL64, "ppc64le": specs.ArchPPC64LE, "riscv64": specs.ArchRISCV64,
+		"loong64": specs.ArchLOONGARCH64}
 	on := func(arch string) bool {
 		return arch != "" && (arch == native || slices.Contains(p.Architectures, listed[arch]))
 	}
@@ -28,7 +30,7 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 	if !on(arch) && !(arch == "amd64" && x32 && nr >= x32Bit) {
 		return RetKillProcess
 	}
-	wide := arch == "amd64" || arch == "arm64"
+	wide := !slices.Contains([]string{"386", "x32", "arm", "mipsle"}, arch)
 	top := -1
 	var rules []rule
 	for _, s := range p.Syscalls {
@@ -47,13 +49,13 @@ func evaluate(p *specs.LinuxSeccomp, native string, audit, nr uint32, args [6]ui
 				top = max(top, n)
 			}
 			mux, sub := subNumber(name)
-			m, _ := Number("386", mux)
-			refusesMux := arch == "386" && (name == "socketcall" || name == "ipc") && len(s.Args) == 0
+			m, muxes := Number(arch, mux)
+			refusesMux := (name == "socketcall" || name == "ipc") && len(s.Args) == 0
 			for _, set := range sets {
 				if ok && uint32(n) == nr && (ret != def || refusesMux) {
 					rules = append(rules, rule{ret, set})
 				}
-				if arch == "386" && mux != "" && uint32(m) == nr && ret != def {
+				if muxes && uint32(m) == nr && ret != def {
 					muxed = append(muxed, rule{ret, muxConds(mux, sub, set)})
 				}
 			}
@@ -157,9 +159,9 @@ func valid(t testing.TB, f *Filter) {
 
 func audits(native string) []uint32 {
 	if native == "amd64" {
-		return []uint32{AuditAMD64, AuditI386, AuditARM64, 0xdead}
+		return []uint32{AuditAMD64, AuditI386, AuditARM64, auditPPC64LE, auditMIPSEL, auditRISCV64, auditLOONG64, auditMIPSEL64, 0xdead}
 	}
-	return []uint32{AuditARM64, AuditARM, AuditI386}
+	return []uint32{AuditARM64, AuditARM, AuditI386, auditMIPSEL}
 }
 
 func same(t *testing.T, p *specs.LinuxSeccomp, f *Filter, native string, audit, nr uint32, args [6]uint64) {
@@ -228,7 +230,8 @@ func randomProfile(r *rand.Rand) *specs.LinuxSeccomp {
 	}
 	p := &specs.LinuxSeccomp{}
 	p.DefaultAction, p.DefaultErrnoRet = action()
-	for _, a := range []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM, specs.ArchS390X} {
+	for _, a := range []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32, specs.ArchAARCH64, specs.ArchARM, specs.ArchS390X,
+		specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchPPC64LE, specs.ArchRISCV64, specs.ArchLOONGARCH64} {
 		if r.IntN(2) == 0 {
 			p.Architectures = append(p.Architectures, a)
 		}
@@ -255,7 +258,7 @@ func randomProfile(r *rand.Rand) *specs.LinuxSeccomp {
 
 func TestRandomProfiles(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 500 {
+	for range 150 {
 		p, native := randomProfile(r), []string{"amd64", "arm64"}[r.IntN(2)]
 		f, err := Compile(p, native)
 		if err != nil {
@@ -265,7 +268,7 @@ func TestRandomProfiles(t *testing.T) {
 		var numbers []uint32
 		for _, s := range p.Syscalls {
 			for _, name := range s.Names {
-				for _, arch := range []string{"amd64", "386", "x32", "arm64", "arm"} {
+				for _, arch := range []string{"amd64", "386", "x32", "arm64", "arm", "mipsle", "ppc64le"} {
 					if nr, ok := Number(arch, name); ok {
 						numbers = append(numbers, uint32(nr), uint32(nr)+1)
 					}
@@ -311,18 +314,57 @@ func TestLongJumps(t *testing.T) {
 	}
 }
 
+// FuzzCompile: whatever a profile says, its filter is one that the kernel takes, and means what the evaluator says.
 func FuzzCompile(f *testing.F) {
-	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`), uint32(0), uint64(1))
-	f.Fuzz(func(t *testing.T, profile []byte, nr uint32, arg uint64) {
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`), uint8(0), uint32(0), uint64(1))
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_KILL_PROCESS","architectures":["SCMP_ARCH_X86","SCMP_ARCH_X32","SCMP_ARCH_PPC64LE"],"syscalls":[
+{"names":["socket","ipc","shmat"],"action":"SCMP_ACT_TRACE","errnoRet":7,"args":[{"index":0,"value":1,"valueTwo":5,"op":"SCMP_CMP_MASKED_EQ"},{"index":5,"value":4294967296,"op":"SCMP_CMP_LE"}]},
+{"names":["socket"],"action":"SCMP_ACT_LOG","args":[{"index":1,"value":2,"op":"SCMP_CMP_NE"},{"index":1,"value":3,"op":"SCMP_CMP_GT"}]}]}`), uint8(1), uint32(102), uint64(1))
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/a","listenerMetadata":"b","flags":["SECCOMP_FILTER_FLAG_TSYNC","SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}`), uint8(9), uint32(1<<31), ^uint64(0))
+	f.Fuzz(func(t *testing.T, profile []byte, which uint8, nr uint32, arg uint64) {
 		var p specs.LinuxSeccomp
 		if json.Unmarshal(profile, &p) != nil {
 			return
 		}
-		flt, err := Compile(&p, "amd64")
+		native := []string{"amd64", "arm64"}[which&1]
+		flt, err := Compile(&p, native)
 		if err != nil {
 			return
 		}
 		valid(t, flt)
-		same(t, &p, flt, "amd64", AuditAMD64, nr, [6]uint64{arg, arg})
+		if len(flt.Insns) > maxInsns || len(flt.Insns) == 0 {
+			t.Fatalf("%d instructions", len(flt.Insns))
+		}
+		if flt.Notify != (flt.Flags&flagNewListener != 0) || flt.Flags&FlagWaitKillableRecv != 0 && !flt.Notify {
+			t.Fatalf("flags %#x", flt.Flags)
+		}
+		list := audits(native)
+		same(t, &p, flt, native, list[int(which>>1)%len(list)], nr, [6]uint64{arg, arg, arg >> 32, arg << 32, arg + 1, ^arg})
+	})
+}
+
+// FuzzParse: a profile of Docker's format is read or refused, and what was read is stable.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_ERRNO","archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}],"syscalls":[{"name":"a","action":"SCMP_ACT_ALLOW","includes":{"minKernel":"4.8","caps":["CAP_CHOWN"]},"excludes":{"arches":["arm"]}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h := Host{Arch: "amd64", Caps: []string{"CAP_CHOWN"}, Major: 5, Minor: 4}
+		p, err := Parse(data, h)
+		if err != nil || p == nil || p.DefaultAction == "" {
+			return
+		}
+		if flt, err := Compile(p, "amd64"); err == nil {
+			valid(t, flt)
+		}
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(text, h) // the spec's own format is Docker's without conditions
+		if err != nil || again == nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if second, _ := json.Marshal(again); string(second) != string(text) {
+			t.Fatalf("%s\nthen %s", text, second)
+		}
 	})
 }

@@ -24,7 +24,7 @@ func (c *compiler) spans(line []span, column int, base uint32) []span {
 		for n < len(pairs) && uint32(pairs[n]>>32) == nr {
 			n++
 		}
-		leaf := c.leaf(nr, pairs[:n], column == colI386 || column == colARM || column == colX32)
+		leaf := c.leaf(nr, pairs[:n], narrow(column))
 		line = place(line, leaf)
 		line = place(line, span{from: nr + 1, ret: c.def})
 		pairs = pairs[n:]
@@ -87,6 +87,11 @@ func (c *compiler) leaf(nr uint32, pairs []uint64, low bool) span {
 	return span{from: nr, ret: c.def, rules: pairs, low: low}
 }
 
+// narrow tells whether an architecture's arguments have 32 bits.
+func narrow(column int) bool {
+	return column == colI386 || column == colARM || column == colX32 || column == colMIPSEL
+}
+
 // conditional tells whether a rule asks for anything; one whose masks are all zero does not.
 func (r *rule) conditional(low bool) bool {
 	for i := range r.conds {
@@ -129,10 +134,10 @@ const (
 
 func (c *compiler) generate() []Insn {
 	g := &generator{out: make([]Insn, 0, 1024), rules: c.rules}
-	var audit [4]uint32
-	var entry [4]int
+	var audit [columns]uint32
+	var entry [columns]int
 	n := 0
-	for _, column := range [...]int{colARM, colARM64, colI386, colAMD64} {
+	for _, column := range [...]int{colLOONG64, colRISCV64, colPPC64LE, colMIPSEL64, colMIPSEL, colARM, colARM64, colI386, colAMD64} {
 		if column == c.native || !c.on[column] && !(column == colAMD64 && c.on[colX32]) {
 			continue
 		}
@@ -158,6 +163,16 @@ func auditOf(column int) uint32 {
 		return AuditARM64
 	case colARM:
 		return AuditARM
+	case colMIPSEL:
+		return auditMIPSEL
+	case colMIPSEL64:
+		return auditMIPSEL64
+	case colPPC64LE:
+		return auditPPC64LE
+	case colRISCV64:
+		return auditRISCV64
+	case colLOONG64:
+		return auditLOONG64
 	}
 	return AuditAMD64
 }

@@ -2,7 +2,7 @@ package seccomp
 
 import "github.com/opencontainers/runtime-spec/specs-go"
 
-// i386 has two ways to make these calls: their own numbers (since Linux 4.3, 5.1) and a sub-number of socketcall or ipc, whose
+// i386, PowerPC and MIPS have two ways to make these calls: their own numbers (on i386 since Linux 4.3, 5.1) and a sub-number of socketcall or ipc, whose
 // arguments lie in memory where no filter sees them. A rule that names one speaks of both; without this, a profile that denies
 // accept would not deny socketcall(5). See socketcall(2), ipc(2), include/uapi/linux/net.h and ipc.h.
 
@@ -89,7 +89,7 @@ func ipcNumber(name string) (mux string, sub uint64) {
 func (c *compiler) multiplexed(name string, ret uint32, first, end int, always bool) {
 	if ret == c.def && always && (name == "socketcall" || name == "ipc") {
 		c.rules = append(c.rules, rule{ret: ret})
-		c.named[colI386] = append(c.named[colI386], uint64(find(name).nr[colI386])<<32|uint64(len(c.rules)-1))
+		c.name(find(name), len(c.rules)-1, len(c.rules))
 		return
 	}
 	mux, sub := subNumber(name)
@@ -100,7 +100,10 @@ func (c *compiler) multiplexed(name string, ret uint32, first, end int, always b
 	if mux == "ipc" {
 		arg = specs.LinuxSeccompArg{Op: specs.OpMaskedEqual, Value: 0xffff, ValueTwo: sub}
 	}
-	nr := find(mux).nr[colI386]
+	row := find(mux)
+	if first == end || !c.multiplexes(row) {
+		return
+	}
 	for r := first; r < end; r++ {
 		conds := []specs.LinuxSeccompArg{arg}
 		for _, a := range c.rules[r].conds {
@@ -109,6 +112,16 @@ func (c *compiler) multiplexed(name string, ret uint32, first, end int, always b
 			}
 		}
 		c.rules = append(c.rules, rule{ret: ret, conds: conds})
-		c.named[colI386] = append(c.named[colI386], uint64(nr)<<32|uint64(len(c.rules)-1))
+		c.tie(row, len(c.rules)-1)
 	}
+}
+
+// multiplexes tells whether a filtered architecture has a multiplexer.
+func (c *compiler) multiplexes(row *call) bool {
+	for column, nr := range row.nr {
+		if nr >= 0 && c.on[column] {
+			return true
+		}
+	}
+	return false
 }

@@ -90,6 +90,12 @@ const (
 	AuditI386  uint32 = 0x40000003
 	AuditARM64 uint32 = 0xc00000b7
 	AuditARM   uint32 = 0x40000028
+
+	auditMIPSEL   uint32 = 0x40000008
+	auditMIPSEL64 uint32 = 0xc0000008
+	auditPPC64LE  uint32 = 0xc0000015
+	auditRISCV64  uint32 = 0xc00000f3
+	auditLOONG64  uint32 = 0xc0000102
 )
 
 const x32Bit = 0x40000000
@@ -172,7 +178,7 @@ func load(off, nr, arch uint32, args *[6]uint64) uint32 {
 	return 0
 }
 
-// Number returns the number of a system call on an architecture by Go's name ("amd64", "386", "x32", "arm64", "arm"). On x32
+// Number returns the number of a system call on an architecture by Go's name ("amd64", "386", ...; "x32"). On x32
 // bit 30 is set.
 func Number(arch, name string) (int, bool) {
 	column, ok := columnOf(arch)
@@ -203,7 +209,7 @@ func Name(arch string, nr int) string {
 // call is one row of the table: its numbers by column, -1 where it does not exist.
 type call struct {
 	name string
-	nr   [5]int32
+	nr   [columns]int32
 }
 
 const (
@@ -212,6 +218,11 @@ const (
 	colX32
 	colARM64
 	colARM
+	colMIPSEL
+	colMIPSEL64
+	colPPC64LE
+	colRISCV64
+	colLOONG64
 	columns
 )
 
@@ -227,12 +238,22 @@ func columnOf(arch string) (int, bool) {
 		return colARM64, true
 	case "arm":
 		return colARM, true
+	case "mipsle":
+		return colMIPSEL, true
+	case "mips64le":
+		return colMIPSEL64, true
+	case "ppc64le":
+		return colPPC64LE, true
+	case "riscv64":
+		return colRISCV64, true
+	case "loong64":
+		return colLOONG64, true
 	}
 	return 0, false
 }
 
 func goArch(column int) string {
-	return [columns]string{"amd64", "386", "x32", "arm64", "arm"}[column]
+	return [columns]string{"amd64", "386", "x32", "arm64", "arm", "mipsle", "mips64le", "ppc64le", "riscv64", "loong64"}[column]
 }
 
 // find is a binary search written out: it runs 400 times per profile.
