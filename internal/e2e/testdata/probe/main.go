@@ -27,6 +27,8 @@ func act(args []string) error {
 		return echo(args[1])
 	case "try":
 		return try()
+	case "writable":
+		return writable("/proc", "/sys")
 	}
 	return fmt.Errorf("do not know how to %s", args[0])
 }
