@@ -83,45 +83,11 @@ func (q asker) which(candidates []string, change func(*bundle.Spec, string)) []s
 	return out
 }
 
+// seccomp is told by the tables that seccomp.Compile takes and its own test tries.
 func (q asker) seccomp() *features.Seccomp {
-	which := func(candidates []string, change func(p *specs.LinuxSeccomp, rule *specs.LinuxSyscall, name string)) []string {
-		var out []string
-		for _, name := range candidates {
-			p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mount"}, Action: specs.ActErrno}}}
-			change(p, &p.Syscalls[0], name)
-			if _, err := seccomp.Compile(p, q.facts.Arch); err == nil {
-				out = append(out, name)
-			}
-		}
-		return sorted(out)
-	}
-	flag := func(p *specs.LinuxSeccomp, _ *specs.LinuxSyscall, name string) {
-		p.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlag(name)}
-	}
-	known := which([]string{"SECCOMP_FILTER_FLAG_TSYNC", string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow),
-		string(specs.LinuxSeccompFlagWaitKillableRecv)}, flag)
-	supported := slices.DeleteFunc(slices.Clone(known), func(name string) bool {
-		return name == string(specs.LinuxSeccompFlagWaitKillableRecv) && !q.facts.atLeast(5, 19)
-	})
-	yes := true
-	return &features.Seccomp{Enabled: &yes, KnownFlags: known, SupportedFlags: supported,
-		Actions: which(names(specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap, specs.ActErrno, specs.ActTrace, specs.ActAllow,
-			specs.ActLog, specs.ActNotify), func(p *specs.LinuxSeccomp, rule *specs.LinuxSyscall, name string) {
-			if rule.Action = specs.LinuxSeccompAction(name); rule.Action == specs.ActNotify {
-				p.ListenerPath = "/l"
-			}
-		}),
-		Operators: which(names(specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan,
-			specs.OpMaskedEqual), func(_ *specs.LinuxSeccomp, rule *specs.LinuxSyscall, name string) {
-			rule.Args = []specs.LinuxSeccompArg{{Value: 1, ValueTwo: 1, Op: specs.LinuxSeccompOperator(name)}}
-		}),
-		Archs: which(names(specs.ArchX86, specs.ArchX86_64, specs.ArchX32, specs.ArchARM, specs.ArchAARCH64, specs.ArchMIPS, specs.ArchMIPS64,
-			specs.ArchMIPS64N32, specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32, specs.ArchPPC, specs.ArchPPC64, specs.ArchPPC64LE,
-			specs.ArchS390, specs.ArchS390X, specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K,
-			specs.ArchSH, specs.ArchSHEB), func(p *specs.LinuxSeccomp, _ *specs.LinuxSyscall, name string) {
-			p.Architectures = []specs.Arch{specs.Arch(name)}
-		}),
-	}
+	yes, k := true, seccomp.Names()
+	return &features.Seccomp{Enabled: &yes, Actions: k.Actions, Operators: k.Operators, Archs: k.Architectures, KnownFlags: k.Flags,
+		SupportedFlags: seccomp.Supported(q.facts.Major, q.facts.Minor)}
 }
 
 func (q asker) intelRdt() *features.IntelRdt {
