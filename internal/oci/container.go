@@ -155,7 +155,7 @@ func (c *Container) Status() (state.Status, error) {
 	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil && !c.released() {
 		return state.Created, nil
 	}
-	if frozen, err := cgroup.Frozen(c.State.Cgroups); err == nil && frozen {
+	if c.frozen() {
 		return state.Paused, nil
 	}
 	return state.Running, nil
@@ -288,10 +288,20 @@ func differing(pid int) (uint64, error) {
 }
 
 // Pause freezes every process of the container.
-func (c *Container) Pause() error { return cgroup.Freeze(c.State.Cgroups) }
+func (c *Container) Pause() error {
+	if err := c.needCgroups("pause"); err != nil {
+		return err
+	}
+	return cgroup.Freeze(c.State.Cgroups)
+}
 
 // Resume thaws them.
-func (c *Container) Resume() error { return cgroup.Thaw(c.State.Cgroups) }
+func (c *Container) Resume() error {
+	if err := c.needCgroups("resume"); err != nil {
+		return err
+	}
+	return cgroup.Thaw(c.State.Cgroups)
+}
 
 // Delete removes what the container left: cgroups and state. One that still runs is an error, or with force is killed first.
 // Deleting twice is no error.
@@ -305,7 +315,7 @@ func (c *Container) Delete(force bool) error {
 			return errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: %s", c.State.ID, status)
 		}
 	}
-	if err := cgroup.Kill(c.State.Cgroups); err != nil {
+	if err := c.killAll(); err != nil {
 		return err
 	}
 	if status != state.Stopped && status != state.Creating {

@@ -20,6 +20,9 @@ const maxHookOutput = 4096
 
 // hook runs one hook with the container's state on its standard input (runtime-spec, config.md, POSIX-platform Hooks).
 func (c *Container) hook(h prog.HookCall, pid int) error {
+	if h.Kind == prog.MapIDs {
+		return mapIDs(h, pid)
+	}
 	st := specs.State{Version: specs.Version, ID: c.State.ID, Pid: pid, Bundle: c.State.Bundle, Annotations: c.State.Annotations, Status: hookStatus(h.Kind)}
 	in, err := json.Marshal(st)
 	if err != nil {

@@ -34,10 +34,14 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if !c.State.Alive() {
 		return errdef.New(errdef.Conflict, "cannot update container %s: it is not running", c.State.ID)
 	}
+	if err := c.needCgroups("update"); err != nil {
+		return err
+	}
 	l, err := cgroup.Detect()
 	if err != nil {
 		return err
 	}
+	l = cgroup.Only(l, c.State.Cgroups)
 	if r, err = cgroup.Complete(c.State.Cgroups, r); err != nil {
 		return err
 	}

@@ -22,7 +22,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
-	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
@@ -54,6 +53,8 @@ type CreateOptions struct {
 	// Trace, where set, is where the executed instructions are printed with their times, once the container is started, or created with
 	// Detached.
 	Trace io.Writer
+	// Rootless tells whether to do without the cgroups that we may not make; nil: where we are not the machine's root.
+	Rootless *bool
 	// Detached lets another process Start the container, after this one has ended.
 	Detached bool
 	// NoPivot moves the root in place of pivot_root(2), which a root on a ramdisk does not take.
@@ -171,8 +172,16 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
 		f.Home = facts.Home(rootOf(o), o.Spec)
 	}
-	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o), Spec: o.Spec, Rootfs: o.Rootfs,
+	if o.Rootless != nil {
+		f.Rootless = *o.Rootless
+	}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o, f.Rootless), Spec: o.Spec, Rootfs: o.Rootfs,
 		NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
+	if f.Rootless {
+		if f.Cgroup, err = cgroup.Writable(f.Cgroup, in.CgroupPath); err != nil {
+			return in, nothing, err
+		}
+	}
 	if o.NoPivot {
 		if in.HostKernelMounts, err = facts.KernelMounts(); err != nil {
 			return in, nothing, err
@@ -212,9 +221,13 @@ func isNull(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 }
 
-func cgroupPath(o *CreateOptions) string {
+// cgroupPath is where the container's cgroup is to be: by default below the top, or for a user near his own cgroup, which may be delegated.
+func cgroupPath(o *CreateOptions, rootless bool) string {
 	if o.Spec.Linux != nil && o.Spec.Linux.CgroupsPath != "" {
 		return o.Spec.Linux.CgroupsPath
+	}
+	if rootless {
+		return o.ID
 	}
 	return "/" + o.ID
 }
@@ -223,7 +236,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err := atomicfile.Create(filepath.Join(dir, state.Parked), "", 0o600); err != nil {
 		return err
 	}
-	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
+	dirs, err := in.CgroupDirs()
 	if err != nil {
 		return err
 	}
@@ -284,10 +297,13 @@ func (c *Container) born(pid int, dir string) error {
 	}
 	c.init = p
 	mounts, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	switch err {
+	case nil:
+		c.mounts = os.NewFile(uintptr(mounts), "mount namespace")
+	case unix.EACCES: // an ordinary user may not look into a process that nobody may trace: he waits those milliseconds
+	default:
 		return fmt.Errorf("hold mount namespace: %w", err)
 	}
-	c.mounts = os.NewFile(uintptr(mounts), "mount namespace")
 	c.State.Pid = pid
 	if c.State.StartTime, _, err = state.StartTime(pid); err != nil {
 		return err

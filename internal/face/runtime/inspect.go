@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
-	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 )
@@ -168,7 +167,7 @@ func (a viewer) ps(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	pids, err := cgroup.Pids(c.State.Cgroups)
+	pids, err := c.Pids()
 	if err != nil {
 		return 1, err
 	}

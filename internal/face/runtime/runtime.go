@@ -30,6 +30,7 @@ type app struct {
 	root          string
 	rootSet       bool
 	rootless      string
+	isRootless    *bool // nil: to be found out
 	systemdCgroup bool
 	trace         traceFlag
 	version       Version
@@ -197,9 +198,8 @@ func (a *app) settle(fs *flag.FlagSet) error {
 		if err != nil {
 			return errdef.New(errdef.InvalidArgument, "--rootless %q: use true, false or auto", a.rootless)
 		}
-		if on {
-			return errdef.New(errdef.NotImplemented, "--rootless=true is not implemented by this version of dhow")
-		}
+		a.isRootless = &on
+
 	}
 	return nil
 }

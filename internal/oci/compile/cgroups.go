@@ -15,11 +15,17 @@ import (
 
 // cgroups makes the container's cgroups and sets its limits in the host lane, and opens what the child joins them by.
 func (c cgroupLane) cgroups() error {
-	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, DefaultRules(c.spec.Linux.Resources))
+	limits := DefaultRules(c.spec.Linux.Resources)
+	dirs, err := c.in.CgroupDirs()
 	if err != nil {
 		return err
 	}
-	dirs, err := plan.Dirs(c.in.Facts.Cgroup, c.in.CgroupPath)
+	if c.in.Facts.Rootless {
+		if limits, err = c.rootlessLimits(c.spec.Linux.Resources); err != nil || len(dirs) == 0 {
+			return err
+		}
+	}
+	steps, err := plan.Create(c.in.Facts.Cgroup, c.in.CgroupPath, limits)
 	if err != nil {
 		return err
 	}
@@ -237,6 +243,10 @@ func deviceProgramName() []byte {
 // cgroupMount shows the container its own cgroups: on v2 the one hierarchy, on v1 a tmpfs with one folder a hierarchy.
 func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	l := c.in.Facts.Cgroup
+	if c.in.noCgroups() {
+		c.mountNoCgroups(m, o)
+		return nil
+	}
 	if l.Mode == plan.V2 {
 		return c.mountCgroup2(m, o)
 	}

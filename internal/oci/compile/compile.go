@@ -30,6 +30,11 @@ type Facts struct {
 	OOMFloor *int
 	// Home is the home folder of process.user in the container's own passwd, "/" where it has none; empty: the config sets HOME.
 	Home string
+	// Rootless tells that we are not the machine's root: what we may not do to cgroups is done without. User is who we are, as this
+	// user namespace calls us, with our group; IDHelpers are newuidmap and newgidmap, where they are installed.
+	Rootless  bool
+	User      [2]uint32
+	IDHelpers [2]string
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.

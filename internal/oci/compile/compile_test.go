@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,7 +79,7 @@ func golden(t *testing.T, file string) {
 		got = err.Error() + "\n"
 	} else {
 		name, got = "listing", p.String()
-		wellFormed(t, p)
+		wellFormed(t, p, in.Facts.User[0] != 0)
 	}
 	if words := strings.Fields(string(get("grep"))); len(words) > 0 && err == nil {
 		got = grep(got, words)
@@ -125,7 +126,7 @@ func must(t *testing.T, err error) {
 }
 
 // wellFormed checks what the interpreter relies on, and that the listing can be taken apart again.
-func wellFormed(t *testing.T, p *prog.Program) {
+func wellFormed(t *testing.T, p *prog.Program, ordinary bool) {
 	t.Helper()
 	lines, err := prog.ParseListing(strings.NewReader(p.String()))
 	if err != nil || len(lines) != len(p.Ins) {
@@ -154,8 +155,14 @@ func wellFormed(t *testing.T, p *prog.Program) {
 			}
 		}
 	}
-	if i := firstCall(p, prog.SysPrctl); i < 0 || p.Ins[i].Args[0].Val != u.PR_SET_DUMPABLE || p.Ins[i-1].Op != prog.Clone {
+	i := firstCall(p, prog.SysPrctl)
+	switch { // an ordinary user must reach /proc/PID until he has written the maps
+	case i < 0 || p.Ins[i].Args[0].Val != u.PR_SET_DUMPABLE:
+		t.Error("nothing makes the child non-dumpable")
+	case !ordinary && p.Ins[i-1].Op != prog.Clone:
 		t.Error("the child's first instruction must make it non-dumpable")
+	case ordinary && (i > firstCall(p, prog.SysPivotRoot) || slices.ContainsFunc(p.Ins[i:], func(in prog.Ins) bool { return in.Op == prog.OpenPid })):
+		t.Error("the child must be non-dumpable as soon as its IDs are mapped")
 	}
 }
 
@@ -202,6 +209,6 @@ func FuzzCompile(f *testing.F) {
 			}
 			return
 		}
-		wellFormed(t, p)
+		wellFormed(t, p, false)
 	})
 }

@@ -78,9 +78,7 @@ func (c entry) mapIDs() {
 	c.Why("linux.uidMappings")
 	proc := c.Reg()
 	c.Emit(prog.Ins{Op: prog.OpenPid, Out: proc})
-	c.writeFile("map of users", proc, "uid_map", idMap(c.spec.Linux.UIDMappings))
-	c.Why("linux.gidMappings")
-	c.writeFile("map of groups", proc, "gid_map", idMap(c.spec.Linux.GIDMappings))
+	c.writeMaps(proc)
 	if v, ok := c.oomScore(); ok { // inside, the child has no right to lower it
 		c.writeFile("", proc, "oom_score_adj", strconv.Itoa(v))
 	}

@@ -79,6 +79,9 @@ func (c entry) parseNamespaces() error {
 	if c.ns.user && c.in.Rootfs != nil && len(c.in.Rootfs.Lower) > 0 {
 		return unsupported("a new user namespace over an image's layers")
 	}
+	if err := c.validateRootless(); err != nil {
+		return err
+	}
 	if err := c.validateMaps(); err != nil {
 		return err
 	}
@@ -166,7 +169,9 @@ func (c entry) openNamespaces() {
 // before the child changes its identity: as the root of a user namespace it may be unable to reach them.
 func (c entry) enter() error {
 	c.Why("")
-	c.Call("nobody may trace us, and /proc/PID is root's", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	if !c.ns.user || !c.ordinary() { // else our user must reach /proc/PID to write the maps; until then nobody else is where we are
+		c.Call("nobody may trace us, and /proc/PID is root's", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	}
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
 	}

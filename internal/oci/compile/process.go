@@ -207,7 +207,10 @@ func (c process) identity(keep bool) {
 	for i, g := range p.User.AdditionalGids {
 		text[i] = strconv.Itoa(int(g))
 	}
-	c.Call("", prog.SysSetgroups, prog.Imm(int64(len(p.User.AdditionalGids))), c.Bytes(groups, "["+strings.Join(text, " ")+"]"))
+	at := c.Call("", prog.SysSetgroups, prog.Imm(int64(len(p.User.AdditionalGids))), c.Bytes(groups, "["+strings.Join(text, " ")+"]"))
+	if c.in.Facts.Rootless && len(groups) == 0 {
+		at.Tolerate(u.EPERM) // nobody may, where an ordinary user has mapped himself
+	}
 	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
 	c.Call("", prog.SysSetresgid, gid, gid, gid)
 	c.Call("", prog.SysSetresuid, uid, uid, uid)

@@ -64,6 +64,7 @@ func host() (compile.Facts, error) {
 	f.NoFile = noFile()
 	f.Caps, f.OOMFloor = rights()
 	f.Clone3 = probe.Clone3()
+	user(&f)
 	var err error
 	f.Cgroup, err = cgroup.Detect()
 	return f, err

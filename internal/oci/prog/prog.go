@@ -91,6 +91,9 @@ type Blob struct {
 	Relocs []Reloc
 }
 
+// MapIDs is the kind of a HookCall that maps IDs of a user namespace (newuidmap(1)): the child's PID comes before Args.
+const MapIDs = "map IDs"
+
 // HookCall is a hook to be run from the host lane (runtime-spec, config.md, POSIX-platform Hooks).
 type HookCall struct {
 	Kind    string

@@ -1,0 +1,100 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
+)
+
+// Pids returns the container's processes: those in its cgroups, or where it has none (rootless), those in its PID namespace.
+func (c *Container) Pids() ([]int, error) {
+	if len(c.State.Cgroups) > 0 {
+		return cgroup.Pids(c.State.Cgroups)
+	}
+	if !c.State.Alive() {
+		return nil, nil
+	}
+	own, err := pidNamespace("self")
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := pidNamespace(strconv.Itoa(c.State.Pid))
+	if err != nil {
+		return nil, err
+	}
+	if own == theirs { // shared with the host: only its first process is known to be the container's
+		return []int{c.State.Pid}, nil
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if ns, err := pidNamespace(e.Name()); err == nil && ns == theirs {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+func pidNamespace(pid string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+pid+"/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("namespace pid of process %s: %w", pid, err)
+	}
+	return st.Ino, nil
+}
+
+// killAll kills every process of the container.
+func (c *Container) killAll() error {
+	if len(c.State.Cgroups) > 0 {
+		return cgroup.Kill(c.State.Cgroups) // by the kernel, or again until nobody is left: nothing that forks meanwhile escapes
+	}
+	c.killInit() // the kernel takes the rest of its PID namespace along
+	return nil
+}
+
+// frozen tells whether the container is paused.
+func (c *Container) frozen() bool {
+	if len(c.State.Cgroups) == 0 {
+		return false
+	}
+	frozen, err := cgroup.Frozen(c.State.Cgroups)
+	return err == nil && frozen
+}
+
+func (c *Container) needCgroups(what string) error {
+	if len(c.State.Cgroups) == 0 {
+		return errdef.New(errdef.Unavailable, "cannot %s container %s: it is in no cgroup of its own, since we may not make any here", what, c.State.ID)
+	}
+	return nil
+}
+
+// mapIDs runs newuidmap or newgidmap for the child.
+func mapIDs(h prog.HookCall, pid int) error {
+	cmd := exec.Command(h.Path, append([]string{strconv.Itoa(pid)}, h.Args...)...)
+	cmd.Env = []string{}
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	var exit *exec.ExitError
+	if text := strings.TrimSpace(string(out[:min(len(out), maxHookOutput)])); errors.As(err, &exit) && text != "" {
+		return errdef.New(errdef.Forbidden, "%s (are these IDs yours in /etc/subuid and /etc/subgid?)", text)
+	}
+	return fmt.Errorf("%s: %w", h.Path, err)
+}
