@@ -155,7 +155,7 @@ func (c *Container) Status() (state.Status, error) {
 	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil && !c.released() {
 		return state.Created, nil
 	}
-	if c.frozen() {
+	if frozen(&c.State) {
 		return state.Paused, nil
 	}
 	return state.Running, nil
@@ -289,7 +289,7 @@ func differing(pid int) (uint64, error) {
 
 // Pause freezes every process of the container.
 func (c *Container) Pause() error {
-	if err := c.needCgroups("pause"); err != nil {
+	if err := needCgroups(&c.State, "pause"); err != nil {
 		return err
 	}
 	return cgroup.Freeze(c.State.Cgroups)
@@ -297,7 +297,7 @@ func (c *Container) Pause() error {
 
 // Resume thaws them.
 func (c *Container) Resume() error {
-	if err := c.needCgroups("resume"); err != nil {
+	if err := needCgroups(&c.State, "resume"); err != nil {
 		return err
 	}
 	return cgroup.Thaw(c.State.Cgroups)
@@ -315,7 +315,7 @@ func (c *Container) Delete(force bool) error {
 			return errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: %s", c.State.ID, status)
 		}
 	}
-	if err := c.killAll(); err != nil {
+	if err := killAll(c); err != nil {
 		return err
 	}
 	if status != state.Stopped && status != state.Creating {

@@ -34,7 +34,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if !c.State.Alive() {
 		return errdef.New(errdef.Conflict, "cannot update container %s: it is not running", c.State.ID)
 	}
-	if err := c.needCgroups("update"); err != nil {
+	if err := needCgroups(&c.State, "update"); err != nil {
 		return err
 	}
 	l, err := cgroup.Detect()

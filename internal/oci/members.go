@@ -13,26 +13,27 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/oci/state"
 )
 
-// Pids returns the container's processes: those in its cgroups, or where it has none (rootless), those in its PID namespace.
-func (c *Container) Pids() ([]int, error) {
-	if len(c.State.Cgroups) > 0 {
-		return cgroup.Pids(c.State.Cgroups)
+// Pids returns a container's processes: those in its cgroups, or where it has none (rootless), those in its PID namespace.
+func Pids(s *state.State) ([]int, error) {
+	if len(s.Cgroups) > 0 {
+		return cgroup.Pids(s.Cgroups)
 	}
-	if !c.State.Alive() {
+	if !s.Alive() {
 		return nil, nil
 	}
 	own, err := pidNamespace("self")
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := pidNamespace(strconv.Itoa(c.State.Pid))
+	theirs, err := pidNamespace(strconv.Itoa(s.Pid))
 	if err != nil {
 		return nil, err
 	}
 	if own == theirs { // shared with the host: only its first process is known to be the container's
-		return []int{c.State.Pid}, nil
+		return []int{s.Pid}, nil
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -60,7 +61,7 @@ func pidNamespace(pid string) (uint64, error) {
 }
 
 // killAll kills every process of the container.
-func (c *Container) killAll() error {
+func killAll(c *Container) error {
 	if len(c.State.Cgroups) > 0 {
 		return cgroup.Kill(c.State.Cgroups) // by the kernel, or again until nobody is left: nothing that forks meanwhile escapes
 	}
@@ -69,17 +70,17 @@ func (c *Container) killAll() error {
 }
 
 // frozen tells whether the container is paused.
-func (c *Container) frozen() bool {
-	if len(c.State.Cgroups) == 0 {
+func frozen(s *state.State) bool {
+	if len(s.Cgroups) == 0 {
 		return false
 	}
-	frozen, err := cgroup.Frozen(c.State.Cgroups)
-	return err == nil && frozen
+	is, err := cgroup.Frozen(s.Cgroups)
+	return err == nil && is
 }
 
-func (c *Container) needCgroups(what string) error {
-	if len(c.State.Cgroups) == 0 {
-		return errdef.New(errdef.Unavailable, "cannot %s container %s: it is in no cgroup of its own, since we may not make any here", what, c.State.ID)
+func needCgroups(s *state.State, what string) error {
+	if len(s.Cgroups) == 0 {
+		return errdef.New(errdef.Unavailable, "cannot %s container %s: it is in no cgroup of its own, since we may not make any here", what, s.ID)
 	}
 	return nil
 }

@@ -18,10 +18,10 @@ import (
 // and all that share the first one's PID namespace with others, whom the kernel does not end with it.
 func (c *Container) Signal(sig syscall.Signal, all bool) error {
 	if sig == syscall.SIGKILL && (all || c.State.SharedPids) {
-		return c.killAll()
+		return killAll(c)
 	}
 	if all {
-		pids, err := c.Pids()
+		pids, err := Pids(&c.State)
 		if err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func (c *Container) Signal(sig syscall.Signal, all bool) error {
 		return fmt.Errorf("signal container %s: %w", c.State.ID, err)
 	}
 	if sig == syscall.SIGKILL {
-		if c.frozen() { // cgroup v1 keeps the dead frozen
+		if frozen(&c.State) { // cgroup v1 keeps the dead frozen
 			return cgroup.Thaw(c.State.Cgroups)
 		}
 	}
@@ -59,7 +59,7 @@ func (c *Container) signalMember(pid int, sig syscall.Signal) error {
 		return ignoreGone(err)
 	}
 	defer unix.Close(fd)
-	now, err := c.Pids()
+	now, err := Pids(&c.State)
 	if err != nil {
 		return err
 	}

@@ -167,7 +167,7 @@ func (a viewer) ps(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	pids, err := c.Pids()
+	pids, err := oci.Pids(&c.State)
 	if err != nil {
 		return 1, err
 	}
