@@ -261,7 +261,7 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	if err != nil {
 		return in, nil, err
 	}
-	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs,
+	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs, Resctrl: c.State.Resctrl,
 		NoNewKeyring: c.State.NoNewKeyring}, func() { init.Pidfd.Close() }, nil
 }
 
@@ -325,7 +325,7 @@ func (c *Container) Delete(force bool) error {
 		c.running.Forget()
 		c.running = nil
 	}
-	if err := cgroup.Remove(c.State.Cgroups); err != nil {
+	if err := errors.Join(cgroup.Remove(c.State.Cgroups), removeDirs(c.State.Removes)); err != nil {
 		return err
 	}
 	err = c.poststop()

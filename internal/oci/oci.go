@@ -19,7 +19,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
@@ -233,7 +232,7 @@ func cgroupPath(o *CreateOptions, rootless bool) string {
 }
 
 func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
-	if err := atomicfile.Create(filepath.Join(dir, state.Parked), "", 0o600); err != nil {
+	if err := state.Write(dir, state.Parked, ""); err != nil {
 		return err
 	}
 	dirs, err := in.CgroupDirs()
@@ -245,6 +244,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations,
 		NoNewKeyring: o.NoNewKeyring, SharedPids: SharesPids(o.Spec), Notify: notifyFolder(o, dir),
 	}
+	c.State.Resctrl, c.State.Removes = compile.ResctrlDirs(&in)
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}
@@ -252,16 +252,17 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return err
 	}
 	var storeErr error
-	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, Terminal: func(fd int) error {
+	var devices netDevices
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, NetDevice: devices.move, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
 	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating), Meanwhile: func() { // it takes as long as the child needs for a good part of the program
-		storeErr = atomicfile.Create(filepath.Join(dir, state.Program), c.program.String(), 0o600)
+		storeErr = state.Write(dir, state.Program, c.program.String())
 		if storeErr == nil && o.Config != nil {
-			storeErr = atomicfile.Create(filepath.Join(dir, bundle.ConfigFile), string(o.Config), 0o600)
+			storeErr = state.Write(dir, bundle.ConfigFile, string(o.Config))
 		}
 	}}
 	running, err := interp.Run(c.program, env)
@@ -275,12 +276,14 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		}
 	}
 	if err != nil {
+		made := madeGroups(c.program, err)
 		err = explain(c.program, err)
-		if rmErr := cgroup.Remove(c.State.Cgroups); rmErr != nil {
+		if rmErr := errors.Join(devices.back(), cgroup.Remove(c.State.Cgroups), removeDirs(made)); rmErr != nil {
 			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
 		}
 		return err
 	}
+	devices.stay()
 	if o.Detached {
 		running.Forget()
 		c.running = nil

@@ -20,6 +20,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
@@ -33,6 +34,7 @@ type box struct {
 	id   string
 	spec *bundle.Spec
 	warn func(string)
+	host facts.Host
 }
 
 const testConfig = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"hostname":"box",
@@ -115,7 +117,7 @@ func (b *box) create() (*Container, *output, error) {
 	out := newOutput(b.t)
 	null, err := os.Open(os.DevNull)
 	check(b.t, err)
-	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}, Warn: b.warn})
+	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}, Warn: b.warn, Host: b.host})
 	null.Close()
 	out.w.Close()
 	return c, out, err

@@ -143,6 +143,10 @@ func (c *compiler) joinCgroups() {
 		}
 		c.Call("join the cgroup", prog.SysWrite, prog.R(fd), zero, prog.Imm(1))
 	}
+	for _, fd := range c.groups {
+		c.Why("linux.intelRdt")
+		c.Call("join the group", prog.SysWrite, prog.R(fd), c.Bytes([]byte("0"), `"0"`), prog.Imm(1))
+	}
 }
 
 func errnos(list []uint) []u.Errno {

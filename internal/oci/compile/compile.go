@@ -42,6 +42,7 @@ type Facts struct {
 	// AppArmor and SELinux tell which security module is at work; read only where the config asks.
 	AppArmor, SELinux bool
 	Cgroup            plan.Layout
+	Resctrl           Resctrl
 	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
 	Sources map[string]Source
 	// Shared tells which of the namespace files that the config names are of namespaces that we are in ourselves.
@@ -86,6 +87,7 @@ type compiler struct {
 	in     Input
 	spec   *bundle.Spec
 	tasks  []prog.Reg // files by which the child joins its cgroups
+	groups []prog.Reg // and its groups of resctrl
 	into   prog.Reg   // the cgroup v2 folder that it is born in
 	keep   []prog.Reg // descriptors that the child needs until it parks
 	ns     namespaces
@@ -147,7 +149,7 @@ func Compile(in Input) (*prog.Program, error) {
 	}
 	c.Lane(prog.Child)
 	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
-	for _, phase := range []func() error{entry{c}.enter, c.hostNames, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, c.createRuntimeHooks, c.pivot,
+	for _, phase := range []func() error{entry{c}.enter, c.hostNames, entry{c}.netDevices, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, c.createRuntimeHooks, c.pivot,
 		k.maskedPaths, k.readonlyPaths, r.settle, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err
@@ -189,6 +191,9 @@ func (c *compiler) hostLane() error {
 		return err
 	}
 	if err := (cgroupLane{c}).cgroups(); err != nil {
+		return err
+	}
+	if err := (cgroupLane{c}).resctrl(); err != nil {
 		return err
 	}
 	entry{c}.openNamespaces()

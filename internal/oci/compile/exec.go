@@ -21,6 +21,7 @@ type ExecInput struct {
 	Cgroups    []plan.Dir
 	// NoNewKeyring: as the container was created.
 	NoNewKeyring bool
+	Resctrl      []string // groups of resctrl that the container is in
 }
 
 // Exec returns the Program that enters the container: one setns(2) for all its namespaces, a second clone into its PID
@@ -44,6 +45,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	c.Why("linux.cgroupsPath")
 	c.openCgroups(in.Cgroups)
+	c.joinResctrl(in.Resctrl)
 	c.Why("")
 	init, _ := c.CallR("the container's init", prog.SysFcntl, prog.Imm(int64(in.Pidfd)), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(3))
 	c.keep = append(c.keep, init)

@@ -242,12 +242,10 @@ func (c entry) keyring(note string) {
 	labeller{c.compiler}.keyring()
 	c.Why("")
 	const edquot = 122 // as without
-	none := c.Label()
 	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str("_ses."+c.in.ID))
-	at.Else(none, u.ENOSYS, u.EPERM, u.EACCES, edquot)
+	at.Tolerate(u.ENOSYS, u.EPERM, u.EACCES, edquot)
 	c.Call("processes started later may join it", prog.SysKeyctl, prog.Imm(u.KEYCTL_SETPERM, "KEYCTL_SETPERM"), prog.R(ring),
-		prog.Imm(0x3f1b0000, "possessor all, user view|read|search|link")).Tolerate(u.EACCES)
-	c.Bind(none)
+		prog.Imm(0x3f1b0000, "possessor all, user view|read|search|link")).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, u.EINVAL)
 }
 
 // timeNamespace makes one and goes into it (time_namespaces(7)): unshare(2) makes it for children, the host sets the offsets, which is

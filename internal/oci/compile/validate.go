@@ -40,10 +40,6 @@ func validate(s *bundle.Spec, f *Facts) error {
 	}
 	l := s.Linux
 	switch {
-	case l.IntelRdt != nil:
-		return unsupported("linux.intelRdt")
-	case len(l.NetDevices) > 0:
-		return unsupported("linux.netDevices")
 	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:
 		return unsupported("hooks.createContainer")
 	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:

@@ -46,6 +46,7 @@ func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 	f.AppArmor = s.Process != nil && s.Process.ApparmorProfile != "" && probe.Has(probe.AppArmor)
 	f.SELinux = (s.Process != nil && s.Process.SelinuxLabel != "" || s.Linux != nil && s.Linux.MountLabel != "") && probe.Has(probe.SELinux)
 	f.Shared = shared(s)
+	f.Resctrl = resctrl(f.Resctrl, s)
 	return f, nil
 }
 
@@ -111,6 +112,31 @@ func shared(s *bundle.Spec) map[string]bool {
 		}
 	}
 	return out
+}
+
+// resctrl looks for Intel RDT's file system and the class of service that the config names; known is what a test knows of it already.
+func resctrl(known compile.Resctrl, s *bundle.Spec) compile.Resctrl {
+	if s.Linux == nil || s.Linux.IntelRdt == nil {
+		return known
+	}
+	if known.Root == "" {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return known
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			mount, kind, ok := strings.Cut(line, " - ")
+			if f := strings.Fields(mount); ok && len(f) > 4 && strings.HasPrefix(kind, "resctrl ") {
+				known.Root = f[4]
+				break
+			}
+		}
+	}
+	if id := s.Linux.IntelRdt.ClosID; known.Root != "" && id != "" && (id == "/" || !strings.Contains(id, "/")) {
+		b, err := os.ReadFile(filepath.Join(known.Root, id, "schemata"))
+		known.Exists, known.Schemata = err == nil, string(b)
+	}
+	return known
 }
 
 // sources looks at what bind mounts name. stat(2) follows symbolic links, as the mount itself will; the program fails if the

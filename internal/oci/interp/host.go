@@ -57,6 +57,10 @@ func (r *Running) step(i int) (int, error) {
 		r.listen = i // once the child goes on it loads its filter
 	case prog.UserNS:
 		res, errno = r.userNS(o)
+	case prog.NetDevice:
+		if err := r.netDevice(i, o); err != nil {
+			return i, err
+		}
 	case prog.CopyUp:
 		if err := r.copyUp(i, o); err != nil {
 			return i, err
@@ -138,6 +142,17 @@ func (r *Running) copyUp(i int, o *op) error {
 	}
 	if err != nil || errno != 0 {
 		return &StepError{Index: i, Errno: errno, Err: err}
+	}
+	return nil
+}
+
+func (r *Running) netDevice(i int, o *op) error {
+	if r.env.NetDevice == nil {
+		return &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	text := func(b []byte) string { return string(b[:len(b)-1]) }
+	if err := r.env.NetDevice(text(r.m.data[o.args[0]]), text(r.m.data[o.args[1]]), int(r.m.regs[o.args[2]])); err != nil {
+		return &StepError{Index: i, Err: err}
 	}
 	return nil
 }

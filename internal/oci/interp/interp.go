@@ -24,6 +24,8 @@ type Env struct {
 	Meanwhile func()
 	// Trace has the time of every instruction taken, which Times then tells.
 	Trace bool
+	// NetDevice moves a network device of ours into a network namespace, under another name unless as is empty.
+	NetDevice func(name, as string, ns int) error
 	// CopyUp copies what one folder holds into another, both given as descriptors that stay the interpreter's.
 	CopyUp func(from, to int) error
 }

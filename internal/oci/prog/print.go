@@ -125,6 +125,8 @@ func opName(o Op) string {
 		return "park"
 	case Listen:
 		return "listen"
+	case NetDevice:
+		return "net_device"
 	case UserNS:
 		return "user_ns"
 	case CopyUp:

@@ -20,22 +20,23 @@ type Op uint8
 
 // The operations.
 const (
-	Syscall  Op = iota
-	Clone       // host: make the child with Flags, in the cgroup v2 folder whose descriptor Args[0] is, where set; Out receives its PID
-	Store       // write register Args[0] into Args[1]'s data at offset Args[2] as 32 bits
-	Load        // Out = the 32 bits at Args[0]'s data, offset Args[1]
-	Expect      // unless the 32 bits at Args[0]'s data, offset Args[1], masked by Args[3], equal Args[2]: go to Goto, or with none fail with Errno
-	Jump        // go to Goto
-	Fail        // fail with Errno
-	OpenPid     // host: Out = descriptor of /proc/PID of the child
-	Fork        // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
-	Keep        // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
-	Hook        // host: run Hooks[Args[0]]
-	Terminal    // host: take the terminal's master from the socket pair in register Args[0]
-	Park        // child: report "created", then wait to be released; Args 0 and 1, where set, are registers of another pair of pipes; Args[2] not 0: without a report
-	UserNS      // host: Out = descriptor of a user namespace whose maps are the texts Args[0] (users) and Args[1] (groups)
-	CopyUp      // host: take two folders from the socket pair in register Args[0] and copy what the first holds into the second
-	Listen      // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
+	Syscall   Op = iota
+	Clone        // host: make the child with Flags, in the cgroup v2 folder whose descriptor Args[0] is, where set; Out receives its PID
+	Store        // write register Args[0] into Args[1]'s data at offset Args[2] as 32 bits
+	Load         // Out = the 32 bits at Args[0]'s data, offset Args[1]
+	Expect       // unless the 32 bits at Args[0]'s data, offset Args[1], masked by Args[3], equal Args[2]: go to Goto, or with none fail with Errno
+	Jump         // go to Goto
+	Fail         // fail with Errno
+	OpenPid      // host: Out = descriptor of /proc/PID of the child
+	Fork         // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
+	Keep         // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
+	Hook         // host: run Hooks[Args[0]]
+	Terminal     // host: take the terminal's master from the socket pair in register Args[0]
+	Park         // child: report "created", then wait to be released; Args 0 and 1, where set, are registers of another pair of pipes; Args[2] not 0: without a report
+	UserNS       // host: Out = descriptor of a user namespace whose maps are the texts Args[0] (users) and Args[1] (groups)
+	CopyUp       // host: take two folders from the socket pair in register Args[0] and copy what the first holds into the second
+	NetDevice    // host: move the network device Args[0] into the network namespace in register Args[2], with Args[1], where not empty, as its name
+	Listen       // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
 )
 
 // Reg names a register; 0 is none. Registers written before the clone are visible in the child, later ones are not shared.

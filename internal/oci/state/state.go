@@ -64,11 +64,19 @@ type State struct {
 	SharedPids bool `json:"shared_pids,omitempty"`
 	// Notify is the folder that the container sees at /run/notify, "" for none.
 	Notify string `json:"notify,omitempty"`
+	// Resctrl are the groups of resctrl that the container is in, Removes those that go with it.
+	Resctrl []string `json:"resctrl,omitempty"`
+	Removes []string `json:"removes,omitempty"`
 }
 
 // Save writes the state into its folder.
 func Save(dir string, s *State) error {
 	return atomicfile.Replace(filepath.Join(dir, File), string(s.encode()), 0o600)
+}
+
+// Write makes another file of the state folder.
+func Write(dir, name, text string) error {
+	return atomicfile.Create(filepath.Join(dir, name), text, 0o600)
 }
 
 // Load reads a container's state; errdef.NotFound when there is none.
