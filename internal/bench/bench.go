@@ -113,7 +113,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		cases []string
 		do    func() error
 	}{
-		{[]string{"runtime-run", "runtime-exec"}, b.runtimes},
+		{[]string{"runtime-run", "runtime-loop", "runtime-cycle", "runtime-calls", "runtime-tasks", "runtime-memory", "runtime-exec"}, b.runtimes},
 		{[]string{"engine-bridge", "engine-host", "engine-none", "engine-100", "engine-exec", "engine-stop", "engine-rm", "memory-engine", "memory-shim", "memory-shim-used"}, b.engines},
 		{[]string{"disk"}, b.disk},
 	} {

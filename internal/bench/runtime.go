@@ -36,7 +36,7 @@ func (b *bench) runtimes() error {
 		return err
 	}
 	run := trial{name: "runtime-run", what: "OCI runtime: run true, default config, all namespaces, cgroups, seccomp", unit: "ms", n: 100,
-		targets: []Target{{Peer: "crun", Ratio: 0.7}, {Peer: "runc", Ratio: 0.25}}}
+		targets: []Target{{Peer: "crun", Ratio: 0.6}, {Peer: "runc", Ratio: 0.2}}}
 	for _, r := range list {
 		run.contenders = append(run.contenders, contender{r.name, func() (float64, error) {
 			o, err := r.do("run", "--bundle", r.bundle, "bench-run")
@@ -44,6 +44,15 @@ func (b *bench) runtimes() error {
 		}})
 	}
 	b.try(run)
+	l := lives{b, list}
+	for _, more := range []struct {
+		name string
+		try  func()
+	}{{"runtime-loop", l.loop}, {"runtime-cycle", l.cycle}, {"runtime-calls", l.counts}, {"runtime-tasks", l.counts}, {"runtime-memory", l.leastMemory}} {
+		if b.wanted(more.name) && !(more.name == "runtime-tasks" && b.wanted("runtime-calls")) { // one counts for both
+			more.try()
+		}
+	}
 	if !b.wanted("runtime-exec") {
 		return nil
 	}
@@ -95,8 +104,9 @@ func (b *bench) runners() ([]*runner, error) {
 	} else {
 		list = append(list, &runner{name: "runc", path: path, spawn: locally})
 	}
+	b.onEnd(func() { os.RemoveAll(filepath.Join("/run", filepath.Base(b.dir))) })
 	for _, r := range list {
-		r.root = filepath.Join(b.dir, "state-"+r.name)
+		r.root = filepath.Join("/run", filepath.Base(b.dir), r.name) // where every runtime has it by default: a tmpfs
 		if err := b.bundle(r, filepath.Join(b.dir, "run-"+r.name), []string{"/bin/true"}); err != nil {
 			return nil, err
 		}
@@ -105,9 +115,14 @@ func (b *bench) runners() ([]*runner, error) {
 	return list, nil
 }
 
-// bundle makes a bundle for r: the same for everyone but for the cgroup's name.
+// bundle makes the bundle of r.
 func (b *bench) bundle(r *runner, dir string, args []string) error {
 	r.bundle = dir
+	return b.bundleAt(dir, args)
+}
+
+// bundleAt makes a bundle: the same for everyone but for the cgroup's name.
+func (b *bench) bundleAt(dir string, args []string) error {
 	root := filepath.Join(dir, "rootfs")
 	if err := rootfs(root); err != nil {
 		return err
