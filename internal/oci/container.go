@@ -85,35 +85,30 @@ func (c *Container) Start() error {
 		return err
 	}
 	err = c.poststart()
-	if c.spec != nil {
-		c.last = &specs.Hooks{}
-		if c.spec.Hooks != nil {
-			c.last.Poststop = c.spec.Hooks.Poststop
-		}
-	}
 	c.program, c.spec = nil, nil // a supervisor keeps a container for months: what is needed again is read again
 	return err
 }
 
 // releaseParked releases a container through the FIFOs that Create made for it, and reads what became of it.
 func (c *Container) releaseParked() error {
-	stat, err := os.OpenFile(filepath.Join(c.dir(), state.ParkStat), os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	ctlFile, statFile := filepath.Join(c.dir(), state.ParkCtl), filepath.Join(c.dir(), state.ParkStat)
+	stat, err := unix.Open(statFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("start container %s: %w", c.State.ID, err)
+		return fmt.Errorf("start container %s: open %s: %w", c.State.ID, statFile, err)
 	}
-	defer stat.Close()
-	ctl, err := os.OpenFile(filepath.Join(c.dir(), state.ParkCtl), os.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	defer unix.Close(stat)
+	ctl, err := unix.Open(ctlFile, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
+		return fmt.Errorf("start container %s: open %s: %w", c.State.ID, ctlFile, err)
+	}
+	defer unix.Close(ctl)
+	if _, err := unix.Write(ctl, []byte{1}); err != nil {
 		return fmt.Errorf("start container %s: %w", c.State.ID, err)
 	}
-	defer ctl.Close()
-	if _, err := ctl.Write([]byte{1}); err != nil {
-		return fmt.Errorf("start container %s: %w", c.State.ID, err)
-	}
-	os.Remove(filepath.Join(c.dir(), state.Parked)) // before the FIFOs, by which a starter that died in between is found out
-	index, errno, failed := interp.ReadReport(stat)
-	os.Remove(stat.Name())
-	os.Remove(ctl.Name())
+	unix.Unlink(filepath.Join(c.dir(), state.Parked)) // before the FIFOs, by which a starter that died in between is found out
+	index, errno, failed := interp.ReadReport(fifo(stat))
+	unix.Unlink(statFile)
+	unix.Unlink(ctlFile)
 	if !failed {
 		return nil
 	}
@@ -125,6 +120,23 @@ func (c *Container) releaseParked() error {
 		return execError(l.Note, errno)
 	}
 	return errdef.New(kindOf(errno), "start container %s: %s: %s: %v [instruction %d of the program]", c.State.ID, l.Why, l.Call, errno, index)
+}
+
+// fifo is the reading end, opened without waiting for a writer, of a FIFO that has one.
+type fifo int
+
+// Read waits until there is something to read or no writer any more.
+func (f fifo) Read(p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(f), p)
+		switch err {
+		case unix.EAGAIN:
+			unix.Poll([]unix.PollFd{{Fd: int32(f), Events: unix.POLLIN}}, -1)
+		case unix.EINTR:
+		default:
+			return n, err
+		}
+	}
 }
 
 // programLine finds an instruction in the stored listing.
@@ -315,24 +327,40 @@ func (c *Container) Delete(force bool) error {
 			return errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: %s", c.State.ID, status)
 		}
 	}
-	if err := killAll(c); err != nil {
-		return err
-	}
-	if status != state.Stopped && status != state.Creating {
-		c.killInit()
+	if status != state.Stopped || !cgroup.RemoveEmpty(c.State.Cgroups) { // what can be removed holds nobody who would have to be killed
+		if err := killAll(c); err != nil {
+			return err
+		}
+		if status != state.Stopped && status != state.Creating {
+			c.killInit()
+		}
+		if err := cgroup.Remove(c.State.Cgroups); err != nil {
+			return err
+		}
 	}
 	if c.running != nil {
 		c.running.Forget()
 		c.running = nil
 	}
-	if err := errors.Join(cgroup.Remove(c.State.Cgroups), removeDirs(c.State.Removes)); err != nil {
+	if err := removeDirs(c.State.Removes); err != nil {
 		return err
 	}
 	err = c.poststop()
-	if rmErr := os.RemoveAll(c.dir()); rmErr != nil && err == nil {
+	if rmErr := removeState(c.dir()); rmErr != nil && err == nil {
 		err = fmt.Errorf("remove state of container %s: %w", c.State.ID, rmErr)
 	}
 	return err
+}
+
+// removeState removes the state folder: what every container has there by name, the state itself last, and what else there is by looking.
+func removeState(dir string) error {
+	for _, name := range []string{state.Program, bundle.ConfigFile, state.File} {
+		unix.Unlink(filepath.Join(dir, name))
+	}
+	if unix.Rmdir(dir) == nil {
+		return nil
+	}
+	return os.RemoveAll(dir)
 }
 
 // killInit kills the first process, which may be in no cgroup of ours any more, and waits until it is gone.

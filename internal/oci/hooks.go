@@ -72,6 +72,9 @@ func hookStatus(kind string) specs.ContainerState {
 
 // poststart runs the hooks that follow the execution of the program; the container runs whatever they answer.
 func (c *Container) poststart() error {
+	if c.State.NoHooks {
+		return nil
+	}
 	s, err := c.Spec()
 	if err != nil || s.Hooks == nil {
 		return err
@@ -80,8 +83,8 @@ func (c *Container) poststart() error {
 }
 
 func (c *Container) poststop() error {
-	if c.last != nil {
-		return c.runHooks("poststop", c.last.Poststop)
+	if c.State.NoHooks {
+		return nil
 	}
 	s, err := c.Spec()
 	if err != nil || s.Hooks == nil {

@@ -76,7 +76,6 @@ type Container struct {
 	State   state.State
 	root    string
 	spec    *bundle.Spec
-	last    *specs.Hooks // the poststop hooks, when the config is not kept any more
 	init    *Process
 	program *prog.Program
 	trace   io.Writer
@@ -245,6 +244,8 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		NoNewKeyring: o.NoNewKeyring, SharedPids: SharesPids(o.Spec), Notify: notifyFolder(o, dir),
 	}
 	c.State.Resctrl, c.State.Removes = compile.ResctrlDirs(&in)
+	h := o.Spec.Hooks
+	c.State.NoHooks = h == nil || len(h.Poststart)+len(h.Poststop) == 0
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}

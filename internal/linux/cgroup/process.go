@@ -314,6 +314,19 @@ func Remove(dirs []plan.Dir) error {
 	return errors.Join(errs...)
 }
 
+// RemoveEmpty removes the directories if they hold no process and nothing below, and tells whether all are gone. It does not wait.
+func RemoveEmpty(dirs []plan.Dir) bool {
+	for _, d := range dirs {
+		if check(d) != nil {
+			return false
+		}
+		if err := unix.Rmdir(d.Path); err != nil && err != unix.ENOENT {
+			return false
+		}
+	}
+	return true
+}
+
 func removeTree(dir string, depth int) error {
 	err := unix.Rmdir(dir)
 	if err == nil || err == unix.ENOENT {

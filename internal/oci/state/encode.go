@@ -43,11 +43,20 @@ func (s *State) encode() []byte {
 	if s.NoNewKeyring {
 		b = append(b, `,"no_new_keyring":true`...)
 	}
+	if s.NoHooks {
+		b = append(b, `,"no_hooks":true`...)
+	}
 	if s.SharedPids {
 		b = append(b, `,"shared_pids":true`...)
 	}
 	if s.Notify != "" {
 		b = text(append(b, `,"notify":`...), s.Notify)
+	}
+	if len(s.Resctrl) > 0 {
+		b = array(append(b, `,"resctrl":`...), s.Resctrl, text)
+	}
+	if len(s.Removes) > 0 {
+		b = array(append(b, `,"removes":`...), s.Removes, text)
 	}
 	return append(b, '}')
 }
@@ -121,10 +130,16 @@ func (s *State) field(r *jsonread.Reader, key string) {
 		s.Annotations = r.Map()
 	case "no_new_keyring":
 		s.NoNewKeyring = r.Bool()
+	case "no_hooks":
+		s.NoHooks = r.Bool()
 	case "shared_pids":
 		s.SharedPids = r.Bool()
 	case "notify":
 		s.Notify = r.String()
+	case "resctrl":
+		s.Resctrl = r.Strings()
+	case "removes":
+		s.Removes = r.Strings()
 	default:
 		r.Fail()
 	}
