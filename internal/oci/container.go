@@ -327,14 +327,14 @@ func (c *Container) Delete(force bool) error {
 			return errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: %s", c.State.ID, status)
 		}
 	}
-	if status != state.Stopped || !cgroup.RemoveEmpty(c.State.Cgroups) { // what can be removed holds nobody who would have to be killed
+	if status != state.Stopped || c.State.Unit != "" || !cgroup.RemoveEmpty(c.State.Cgroups) { // what can be removed holds nobody who would have to be killed
 		if err := killAll(c); err != nil {
 			return err
 		}
 		if status != state.Stopped && status != state.Creating {
 			c.killInit()
 		}
-		if err := cgroup.Remove(c.State.Cgroups); err != nil {
+		if err := removeCgroups(&c.State); err != nil {
 			return err
 		}
 	}

@@ -45,9 +45,13 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if r, err = cgroup.Complete(c.State.Cgroups, r); err != nil {
 		return err
 	}
-	steps, err := plan.Update(l, c.State.CgroupPath, compile.DefaultRules(r))
+	r = compile.DefaultRules(r)
+	steps, err := plan.Update(l, c.State.CgroupPath, r)
 	if err != nil {
 		return err
+	}
+	if err := updateUnit(&c.State, l, r); err != nil {
+		return fmt.Errorf("update container %s: %w", c.State.ID, err)
 	}
 	if err := cgroup.Change(steps); err != nil {
 		return fmt.Errorf("update container %s: %w", c.State.ID, err)

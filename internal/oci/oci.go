@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
-	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
@@ -52,6 +51,8 @@ type CreateOptions struct {
 	// Trace, where set, is where the executed instructions are printed with their times, once the container is started, or created with
 	// Detached.
 	Trace io.Writer
+	// Systemd has systemd make the cgroup, as a scope; linux.cgroupsPath is then SLICE:PREFIX:NAME.
+	Systemd bool
 	// Rootless tells whether to do without the cgroups that we may not make; nil: where we are not the machine's root.
 	Rootless *bool
 	// Detached lets another process Start the container, after this one has ended.
@@ -173,12 +174,9 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if o.Rootless != nil {
 		f.Rootless = *o.Rootless
 	}
-	in := compile.Input{ID: o.ID, Bundle: o.Bundle, CgroupPath: cgroupPath(o, f.Rootless), Spec: o.Spec, Rootfs: o.Rootfs,
-		NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
-	if f.Rootless {
-		if f.Cgroup, err = cgroup.Writable(f.Cgroup, in.CgroupPath); err != nil {
-			return in, nothing, err
-		}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, Spec: o.Spec, Rootfs: o.Rootfs, Facts: f, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
+	if err := place(o, &in); err != nil {
+		return in, nothing, err
 	}
 	if o.NoPivot {
 		if in.HostKernelMounts, err = facts.KernelMounts(); err != nil {
@@ -194,12 +192,10 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 			if files[k], err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 				return in, nothing, err
 			}
-			f.Park[k] = int(files[k].Fd()) // Fd makes it blocking, which the child needs
+			in.Facts.Park[k] = int(files[k].Fd()) // Fd makes it blocking, which the child needs
 		}
-		in.Facts = f
 		return in, func() { files[0].Close(); files[1].Close() }, nil
 	}
-	in.Facts = f
 	return in, nothing, nil
 }
 
@@ -246,6 +242,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	c.State.Resctrl, c.State.Removes = compile.ResctrlDirs(&in)
 	h := o.Spec.Hooks
 	c.State.NoHooks = h == nil || len(h.Poststart)+len(h.Poststop) == 0
+	if in.Unit != nil {
+		c.State.Unit, c.State.UserUnit = in.Unit.Name, in.Unit.User
+	}
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return err
 	}
@@ -254,7 +253,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	}
 	var storeErr error
 	var devices netDevices
-	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, NetDevice: devices.move, Terminal: func(fd int) error {
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
@@ -279,7 +278,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err != nil {
 		made := madeGroups(c.program, err)
 		err = explain(c.program, err)
-		if rmErr := errors.Join(devices.back(), cgroup.Remove(c.State.Cgroups), removeDirs(made)); rmErr != nil {
+		if rmErr := errors.Join(devices.back(), removeCgroups(&c.State), removeDirs(made)); rmErr != nil {
 			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
 		}
 		return err

@@ -77,7 +77,7 @@ func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 		return o, err
 	}
 	return oci.CreateOptions{Trace: w, ID: id, Root: a.root, Bundle: dir, Spec: s, Rootfs: r, Config: raw, PreserveFDs: listen + f.preserve, Warn: a.warning,
-		Rootless: a.isRootless, NoPivot: f.noPivot, NoNewKeyring: f.noNewKeyring, Notify: os.Getenv(notifySocket) != ""}, nil
+		Systemd: a.systemdCgroup, Rootless: a.isRootless, NoPivot: f.noPivot, NoNewKeyring: f.noNewKeyring, Notify: os.Getenv(notifySocket) != ""}, nil
 }
 
 // terminalFits checks that somebody takes the terminal, or that there is none to take.

@@ -152,7 +152,7 @@ func (a *app) define(fs *flag.FlagSet) *bool {
 	fs.StringVar(&a.file, "log", "", "file to log to; errors go to standard error as well")
 	fs.StringVar(&a.format, "log-format", "text", "text or json")
 	fs.BoolVar(&a.debugging, "debug", false, "log what is done, too")
-	fs.BoolVar(&a.systemdCgroup, "systemd-cgroup", false, "use the systemd cgroup driver (not implemented)")
+	fs.BoolVar(&a.systemdCgroup, "systemd-cgroup", false, "have systemd make the container's cgroup; linux.cgroupsPath is then SLICE:PREFIX:NAME")
 	fs.StringVar(&a.rootless, "rootless", "auto", "go on without the cgroups that we may not make: true, false or auto (when we are not root)")
 	fs.Func("criu", "ignored: criu is found in $PATH", func(string) error { return nil })
 	a.trace.define(fs)
@@ -188,9 +188,6 @@ func (a *app) settle(fs *flag.FlagSet) error {
 		return errdef.New(errdef.InvalidArgument, "--root %q: the state of containers cannot lie in /", a.root)
 	}
 	a.root = root
-	if a.systemdCgroup {
-		return errdef.New(errdef.NotImplemented, "--systemd-cgroup is not implemented by this version of dhow")
-	}
 	switch strings.ToLower(a.rootless) {
 	case "", "auto":
 	default:

@@ -38,7 +38,7 @@ func until(done func() (bool, error)) (bool, error) {
 // home is the hierarchy we look for processes in: v2, else the freezer's, else pids', else the first.
 func home(dirs []plan.Dir) (plan.Dir, error) {
 	if len(dirs) == 0 {
-		return plan.Dir{}, errdef.New(errdef.InvalidArgument, "cgroup: no directories given")
+		return plan.Dir{}, errdef.New(errdef.Unavailable, "the container has no cgroup: who made it could make none")
 	}
 	for _, d := range dirs {
 		if err := check(d); err != nil {
@@ -118,6 +118,9 @@ func subdirs(dir string) ([]string, error) {
 
 // Kill sends SIGKILL to every process of the container, those forked meanwhile too, and does not wait for them to be gone.
 func Kill(dirs []plan.Dir) error {
+	if len(dirs) == 0 { // a container of a user who may make no cgroups
+		return nil
+	}
 	d, err := home(dirs)
 	if err != nil {
 		return err

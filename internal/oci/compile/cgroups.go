@@ -29,6 +29,43 @@ func (c cgroupLane) cgroups() error {
 	if err != nil {
 		return err
 	}
+	if err := c.carryOut(steps, dirs); err != nil {
+		return err
+	}
+	c.Why("linux.cgroupsPath")
+	c.openCgroups(dirs)
+	return nil
+}
+
+// unit is the host lane of a container whose cgroup systemd makes: around the child, which waits for it; then limits are set, and the
+// child is moved in hierarchies of v1 that are not systemd's.
+func (c cgroupLane) unit() error {
+	unit, limits := c.in.Unit, DefaultRules(c.spec.Linux.Resources)
+	dirs, err := c.in.CgroupDirs()
+	if err == nil && c.in.Facts.Rootless {
+		limits, err = c.rootlessLimits(c.spec.Linux.Resources)
+	}
+	if err != nil {
+		return err
+	}
+	var steps []plan.Step
+	if len(dirs) > 0 {
+		if steps, err = plan.Within(c.in.Facts.Cgroup, unit, limits); err != nil {
+			return err
+		}
+	}
+	c.Lane(prog.Host)
+	c.Why("linux.cgroupsPath")
+	c.Emit(prog.Ins{Op: prog.Unit, Note: "StartTransientUnit " + unit.Name + " " + unit.Text()})
+	if err := c.carryOut(steps, dirs); err != nil {
+		return err
+	}
+	c.Lane(prog.Child)
+	return nil
+}
+
+// carryOut turns the steps of a plan into instructions.
+func (c cgroupLane) carryOut(steps []plan.Step, dirs []plan.Dir) error {
 	leaf := func(p string) bool { return slices.ContainsFunc(dirs, func(d plan.Dir) bool { return d.Path == p }) }
 	w := cgroupWriter{c: c}
 	var made prog.Label // bound behind the making of the hierarchy's last folder, while that is under way
@@ -57,14 +94,17 @@ func (c cgroupLane) cgroups() error {
 		case plan.Devices:
 			c.deviceProgram(s)
 		case plan.Join:
-			// joined below, all at once
+			if c.in.Unit != nil { // else joined below, all at once
+				fd, _ := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(u.O_WRONLY|u.O_CLOEXEC, "O_WRONLY|O_CLOEXEC"))
+				c.Emit(prog.Ins{Op: prog.WritePid, Args: [6]prog.Arg{prog.R(fd)}, Note: "move the child"})
+				c.Call("", prog.SysClose, prog.R(fd))
+			}
 		default:
 			return unsupported(s.Why + " (" + s.Kind.String() + ")")
 		}
 	}
 	w.close()
-	c.Why("linux.cgroupsPath")
-	c.openCgroups(dirs)
+	c.own(dirs)
 	return nil
 }
 
@@ -131,6 +171,15 @@ func DefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
 	add("c", 136, -1, "rwm") // /dev/pts/*
 	add("c", 5, 2, "rwm")    // /dev/ptmx
 	return &out
+}
+
+// enterCgroups has the child join the cgroups that were made for it, or wait until systemd has put it into one.
+func (c entry) enterCgroups() error {
+	if c.in.Unit != nil {
+		return cgroupLane{c.compiler}.unit()
+	}
+	c.joinCgroups()
+	return nil
 }
 
 // joinCgroups is the child's half: writing 0 moves the writer (cgroups(7)).

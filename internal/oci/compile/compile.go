@@ -43,6 +43,8 @@ type Facts struct {
 	AppArmor, SELinux bool
 	Cgroup            plan.Layout
 	Resctrl           Resctrl
+	// Delegate lists the files of a v2 cgroup that its owner may be given, where the container is to own it.
+	Delegate []string
 	// Sources tells of each bind mount's source what it is; a missing entry means that it does not exist.
 	Sources map[string]Source
 	// Shared tells which of the namespace files that the config names are of namespaces that we are in ourselves.
@@ -70,8 +72,9 @@ func (f *Facts) atLeast(major, minor int) bool {
 // Input is a container to be made.
 type Input struct {
 	ID         string
-	Bundle     string // absolute folder; a relative root.path starts there
-	CgroupPath string // linux.cgroupsPath with its default filled in
+	Bundle     string     // absolute folder; a relative root.path starts there
+	CgroupPath string     // linux.cgroupsPath with its default filled in; with Unit that one's
+	Unit       *plan.Unit // systemd makes the cgroup; nil: we do
 	Spec       *bundle.Spec
 	Rootfs     *bundle.Rootfs
 	// NoPivot moves the root in place of pivot_root(2); then HostKernelMounts says where proc and sysfs are mounted.
@@ -190,8 +193,10 @@ func (c *compiler) hostLane() error {
 	if err := c.connectListener(); err != nil {
 		return err
 	}
-	if err := (cgroupLane{c}).cgroups(); err != nil {
-		return err
+	if c.in.Unit == nil {
+		if err := (cgroupLane{c}).cgroups(); err != nil {
+			return err
+		}
 	}
 	if err := (cgroupLane{c}).resctrl(); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func testFacts() Facts {
 const base = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"args":["/bin/true"],"cwd":"/"},
 "linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]}}`
 
-// Each file of testdata holds config.json (merged over base), optionally facts.json, rootfs.json and grep (only lines that contain
+// Each file of testdata holds config.json (merged over base), optionally facts.json, rootfs.json, systemd (the caller's UID; systemd makes the cgroup) and grep (only lines that contain
 // one of these words are compared), and what must come out: listing, or error.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -68,6 +69,14 @@ func golden(t *testing.T, file string) {
 	}
 	if p := in.Spec.Linux.CgroupsPath; p != "" {
 		in.CgroupPath = p
+	}
+	if uid := strings.TrimSpace(string(get("systemd"))); uid != "" {
+		n, err := strconv.Atoi(uid)
+		must(t, err)
+		in.Unit, err = plan.NewUnit(in.Facts.Cgroup, in.Spec.Linux.CgroupsPath, in.ID, n)
+		must(t, err)
+		must(t, in.Unit.Describe(in.Facts.Cgroup, in.ID, in.Spec.Linux.Resources, in.Spec.Annotations))
+		in.CgroupPath = in.Unit.Path
 	}
 	if b := get("rootfs.json"); b != nil {
 		in.Rootfs = &bundle.Rootfs{}
@@ -139,8 +148,8 @@ func wellFormed(t *testing.T, p *prog.Program, ordinary bool) {
 	}
 	cloned := false
 	for i, in := range p.Ins {
-		if in.Goto != 0 && (in.Goto <= i || in.Goto > len(p.Ins) || p.Ins[min(in.Goto, len(p.Ins)-1)].Lane != in.Lane) {
-			t.Errorf("instruction %d goes to %d: jumps lead forward, within their lane", i, in.Goto)
+		if in.Goto != 0 && (in.Goto <= i || in.Goto > len(p.Ins) || p.Ins[in.Goto-1].Lane != in.Lane) {
+			t.Errorf("instruction %d goes to %d: jumps lead forward, within their lane or to its end", i, in.Goto)
 		}
 		if in.Lane == prog.Child && !cloned {
 			t.Errorf("instruction %d is the child's, before there is one", i)

@@ -180,7 +180,9 @@ func (c entry) enter() error {
 	if !c.ns.user {
 		c.ownOOMScore()
 	}
-	c.joinCgroups()
+	if err := c.enterCgroups(); err != nil {
+		return err
+	}
 	c.join(func(flag uint64) bool { return flag != u.CLONE_NEWNS })
 	if f := c.ns.fresh &^ (u.CLONE_NEWCGROUP | u.CLONE_NEWPID | u.CLONE_NEWTIME); c.ns.enters && f != 0 {
 		c.Why("linux.namespaces")

@@ -65,6 +65,13 @@ func (r *Running) step(i int) (int, error) {
 		if err := r.copyUp(i, o); err != nil {
 			return i, err
 		}
+	case prog.Unit:
+		if err := r.unit(i); err != nil {
+			return i, err
+		}
+	case prog.WritePid:
+		_, err := syscall.Write(int(r.m.regs[o.args[0]]), []byte(strconv.Itoa(r.Pid)))
+		errno = toErrno(err)
 	case prog.Terminal:
 		if err := r.terminal(i, o); err != nil {
 			return i, err
@@ -104,6 +111,16 @@ func (r *Running) hook(i int, o *op) error {
 		return &StepError{Index: i, Errno: syscall.ENOSYS}
 	}
 	if err := r.env.Hook(r.p.Hooks[o.args[0]], r.Pid); err != nil {
+		return &StepError{Index: i, Err: err}
+	}
+	return nil
+}
+
+func (r *Running) unit(i int) error {
+	if r.env.Unit == nil {
+		return &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	if err := r.env.Unit(r.Pid); err != nil {
 		return &StepError{Index: i, Err: err}
 	}
 	return nil

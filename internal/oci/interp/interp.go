@@ -18,6 +18,8 @@ type Env struct {
 	Hook func(h prog.HookCall, pid int) error
 	// Terminal takes the master side of the container's terminal, and owns the descriptor from then on.
 	Terminal func(fd int) error
+	// Unit has systemd make the container's scope around a process that waits.
+	Unit func(pid int) error
 	// Listener hands the child's seccomp listener on through a connected socket; fd and socket are closed when it returns.
 	Listener func(socket, fd, pid int) error
 	// Meanwhile is run once the child exists, before anybody waits for it.

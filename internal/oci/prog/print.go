@@ -119,6 +119,10 @@ func opName(o Op) string {
 		return "expect"
 	case OpenPid:
 		return "open_pid"
+	case Unit:
+		return "unit"
+	case WritePid:
+		return "write_pid"
 	case Terminal:
 		return "terminal"
 	case Park:

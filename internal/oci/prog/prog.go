@@ -31,6 +31,8 @@ const (
 	Fork         // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
 	Keep         // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
 	Hook         // host: run Hooks[Args[0]]
+	Unit         // host: have systemd make a scope around the child
+	WritePid     // host: write the child's PID in decimal to register Args[0]
 	Terminal     // host: take the terminal's master from the socket pair in register Args[0]
 	Park         // child: report "created", then wait to be released; Args 0 and 1, where set, are registers of another pair of pipes; Args[2] not 0: without a report
 	UserNS       // host: Out = descriptor of a user namespace whose maps are the texts Args[0] (users) and Args[1] (groups)

@@ -58,6 +58,12 @@ func (s *State) encode() []byte {
 	if len(s.Removes) > 0 {
 		b = array(append(b, `,"removes":`...), s.Removes, text)
 	}
+	if s.Unit != "" {
+		b = text(append(b, `,"systemd_unit":`...), s.Unit)
+	}
+	if s.UserUnit {
+		b = append(b, `,"systemd_user":true`...)
+	}
 	return append(b, '}')
 }
 
@@ -140,6 +146,10 @@ func (s *State) field(r *jsonread.Reader, key string) {
 		s.Resctrl = r.Strings()
 	case "removes":
 		s.Removes = r.Strings()
+	case "systemd_unit":
+		s.Unit = r.String()
+	case "systemd_user":
+		s.UserUnit = r.Bool()
 	default:
 		r.Fail()
 	}

@@ -69,6 +69,9 @@ type State struct {
 	// Resctrl are the groups of resctrl that the container is in, Removes those that go with it.
 	Resctrl []string `json:"resctrl,omitempty"`
 	Removes []string `json:"removes,omitempty"`
+	// Unit is the scope that systemd made for the container; UserUnit: the user's own instance of systemd.
+	Unit     string `json:"systemd_unit,omitempty"`
+	UserUnit bool   `json:"systemd_user,omitempty"`
 }
 
 // Save writes the state into its folder.

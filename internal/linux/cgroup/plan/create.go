@@ -31,6 +31,32 @@ func Create(l Layout, cgroupsPath string, r *specs.LinuxResources) ([]Step, erro
 	return p.steps, nil
 }
 
+// Within plans what is left to do once systemd has made a unit around the process: limits, Join steps for hierarchies of v1, whose
+// directories systemd makes in part, and no handing down of controllers.
+func Within(l Layout, u *Unit, r *specs.LinuxResources) ([]Step, error) {
+	p, err := newPlanner(l, u.Path, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.limits(); err != nil {
+		return nil, err
+	}
+	limits := p.steps
+	p.steps = nil
+	for _, d := range p.dirs {
+		if !d.V2 {
+			p.mkdirs(d)
+		}
+	}
+	p.steps = append(p.steps, limits...)
+	for _, d := range p.dirs {
+		if !d.V2 {
+			p.add(Step{Kind: Join, Path: path.Join(d.Path, "cgroup.procs"), Why: "linux.cgroupsPath"})
+		}
+	}
+	return p.steps, nil
+}
+
 // Update plans new limits for a container that runs. Fields that are nil stay as they are; but linux.resources.cpu quota and period
 // belong together on v2 (one file), so give both, and on v2 memory.swap needs memory.limit beside it (cgroup.Complete asks the kernel).
 //
