@@ -3,6 +3,7 @@ package compile
 import (
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -137,8 +138,8 @@ func (c binder) bindMount(name string, i int, o options) error {
 	if err != nil {
 		return err
 	}
-	if len(o.data) > 0 {
-		return invalid(name+".options", "%q is for a file system; a bind mount has the one of its source, as it is", o.data[0])
+	if len(o.data) > 0 { // mount(2) ignores them, too
+		c.Warn(name + ".options: " + strconv.Quote(o.data[0]) + " is for a file system, and a bind mount has the one of its source as it is; it is left out")
 	}
 	if !what.Proc && insideProc(m.Destination) {
 		return errOverProc(name, m.Destination)
