@@ -84,7 +84,12 @@ func (c *Container) Start() error {
 		}
 		return err
 	}
-	err = c.poststart()
+	if err = c.poststart(); err != nil { // runtime.md, Lifecycle, 9: the container is stopped
+		if killErr := cgroup.Kill(c.State.Cgroups); killErr != nil {
+			err = fmt.Errorf("%w (and stopping the container: %v)", err, killErr)
+		}
+		c.killInit()
+	}
 	c.program, c.spec = nil, nil // a supervisor keeps a container for months: what is needed again is read again
 	return err
 }
@@ -106,18 +111,23 @@ func (c *Container) releaseParked() error {
 		return fmt.Errorf("start container %s: %w", c.State.ID, err)
 	}
 	unix.Unlink(filepath.Join(c.dir(), state.Parked)) // before the FIFOs, by which a starter that died in between is found out
-	index, errno, failed := interp.ReadReport(fifo(stat))
+	failed := interp.ReadReport(fifo(stat))
 	unix.Unlink(statFile)
 	unix.Unlink(ctlFile)
-	if !failed {
+	if failed == nil {
 		return nil
 	}
+	c.killInit() // it is about to end; who asks next shall not find it running
+	index, errno := failed.Index, failed.Errno
 	l, err := c.programLine(index)
 	if err != nil {
 		return errdef.New(kindOf(errno), "start container %s: %v at instruction %d (its listing: %v)", c.State.ID, errno, index, err)
 	}
 	if strings.HasPrefix(l.Note, "exec: ") {
 		return execError(l.Note, errno)
+	}
+	if strings.HasPrefix(l.Why, "hooks.") {
+		return hookError(l.Why, l.Note, failed)
 	}
 	return errdef.New(kindOf(errno), "start container %s: %s: %s: %v [instruction %d of the program]", c.State.ID, l.Why, l.Call, errno, index)
 }
@@ -345,11 +355,16 @@ func (c *Container) Delete(force bool) error {
 	if err := removeDirs(c.State.Removes); err != nil {
 		return err
 	}
-	err = c.poststop()
-	if rmErr := removeState(c.dir()); rmErr != nil && err == nil {
-		err = fmt.Errorf("remove state of container %s: %w", c.State.ID, rmErr)
+	var last *specs.Hooks
+	if !c.State.NoHooks {
+		if s, err := c.Spec(); err == nil { // a part of what is removed now; a bundle that is gone has no hooks left to run
+			last = s.Hooks
+		}
 	}
-	return err
+	if err := removeState(c.dir()); err != nil {
+		return fmt.Errorf("remove state of container %s: %w", c.State.ID, err)
+	}
+	return c.poststop(last)
 }
 
 // removeState removes the state folder: what every container has there by name, the state itself last, and what else there is by looking.

@@ -6,27 +6,86 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/oci/interp"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
+	"github.com/dhow-containers/dhow/internal/oci/state"
 )
 
 // maxHookOutput bounds what of a failed hook's output goes into the error, in bytes.
 const maxHookOutput = 4096
 
-// hook runs one hook with the container's state on its standard input (runtime-spec, config.md, POSIX-platform Hooks).
+// hookText is the state that a hook reads on its standard input (runtime-spec, config.md, POSIX-platform Hooks).
+func hookText(s *state.State, kind string, pid int) ([]byte, error) {
+	status := specs.StateCreating
+	switch kind {
+	case "startContainer":
+		status = specs.StateCreated
+	case "poststart":
+		status = specs.StateRunning
+	case "poststop":
+		status = specs.StateStopped
+	}
+	in, err := json.Marshal(specs.State{Version: specs.Version, ID: s.ID, Pid: pid, Bundle: s.Bundle, Annotations: s.Annotations, Status: status})
+	if err != nil {
+		return nil, fmt.Errorf("encode state for hook: %w", err)
+	}
+	return in, nil
+}
+
+// hookStateInside is hookText for hooks inside the container: the PID is the one that they know (config.md, "the pid as seen by the container").
+func hookStateInside(s *state.State, kind string, pid int) ([]byte, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return nil, fmt.Errorf("number of process %d inside the container: %w", pid, err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "NSpid:" {
+			inner, err := strconv.Atoi(f[len(f)-1])
+			if err != nil {
+				return nil, fmt.Errorf("number of process %d inside the container: %w", pid, err)
+			}
+			return hookText(s, kind, inner)
+		}
+	}
+	return nil, errdef.New(errdef.NotImplemented, "number of process %d inside the container: this kernel does not tell", pid)
+}
+
+// hookError tells how a hook inside the container failed.
+func hookError(why, note string, step *interp.StepError) error {
+	how := step.Errno.Error()
+	switch {
+	case step.Ended >= 256:
+		how = fmt.Sprintf("killed by signal %d", step.Ended-256)
+	case step.Ended > 0:
+		how = fmt.Sprintf("exit status %d", step.Ended)
+	case step.Errno == syscall.ETIMEDOUT:
+		how = ""
+	}
+	text := strings.TrimSuffix(why+": "+note+": "+how, ": ")
+	if out := strings.TrimSpace(string(step.Output)); out != "" {
+		text += fmt.Sprintf(": %q", out)
+	}
+	return errdef.New(errdef.System, "%s", text)
+}
+
+// hook runs one hook in the runtime's namespaces.
 func (c *Container) hook(h prog.HookCall, pid int) error {
 	if h.Kind == prog.MapIDs {
 		return mapIDs(h, pid)
 	}
-	st := specs.State{Version: specs.Version, ID: c.State.ID, Pid: pid, Bundle: c.State.Bundle, Annotations: c.State.Annotations, Status: hookStatus(h.Kind)}
-	in, err := json.Marshal(st)
+	in, err := hookText(&c.State, h.Kind, pid)
 	if err != nil {
-		return fmt.Errorf("encode state for hook: %w", err)
+		return err
 	}
 	ctx := context.Background()
 	if h.Timeout > 0 {
@@ -60,16 +119,6 @@ func (c *Container) hook(h prog.HookCall, pid int) error {
 	return nil
 }
 
-func hookStatus(kind string) specs.ContainerState {
-	switch kind {
-	case "poststart":
-		return specs.StateRunning
-	case "poststop":
-		return specs.StateStopped
-	}
-	return specs.StateCreating
-}
-
 // poststart runs the hooks that follow the execution of the program; the container runs whatever they answer.
 func (c *Container) poststart() error {
 	if c.State.NoHooks {
@@ -82,15 +131,17 @@ func (c *Container) poststart() error {
 	return c.runHooks("poststart", s.Hooks.Poststart)
 }
 
-func (c *Container) poststop() error {
-	if c.State.NoHooks {
+// poststop runs the hooks that follow the removal. One that fails is no failure of the removal.
+func (c *Container) poststop(h *specs.Hooks) error {
+	if h == nil {
 		return nil
 	}
-	s, err := c.Spec()
-	if err != nil || s.Hooks == nil {
-		return nil // a bundle that is gone has no hooks left to run
+	err := c.runHooks("poststop", h.Poststop)
+	if err != nil && c.Warn != nil {
+		c.Warn(err.Error())
+		return nil
 	}
-	return c.runHooks("poststop", s.Hooks.Poststop)
+	return err
 }
 
 // runHooks stops at the first that fails; of poststop hooks all run (runtime-spec, runtime.md, Lifecycle).
@@ -101,7 +152,11 @@ func (c *Container) runHooks(kind string, list []specs.Hook) error {
 		if h.Timeout != nil {
 			call.Timeout = *h.Timeout
 		}
-		if err := c.hook(call, c.State.Pid); err != nil {
+		pid := c.State.Pid
+		if kind == "poststop" {
+			pid = 0 // nobody's any more
+		}
+		if err := c.hook(call, pid); err != nil {
 			errs = append(errs, fmt.Errorf("hooks.%s[%d]: %w", kind, i, err))
 			if kind != "poststop" {
 				break

@@ -84,6 +84,8 @@ type Container struct {
 	// mounts keeps the mount namespace: taking it down costs milliseconds, which would else delay init's end. The last reference goes
 	// with this process, after everybody was told.
 	mounts *os.File
+	// Warn is told what went wrong and is no error: a poststop hook that failed. With nil it is one, after all else was done.
+	Warn func(text string)
 }
 
 // Create makes a container up to the point before its program is executed: status "created".
@@ -113,7 +115,7 @@ func Create(o CreateOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	warn(o.Warn, p)
-	c := &Container{root: o.Root, spec: o.Spec, program: p, trace: o.Trace}
+	c := &Container{root: o.Root, spec: o.Spec, program: p, trace: o.Trace, Warn: o.Warn}
 	return c, c.make(&o, in, dir)
 }
 
@@ -253,7 +255,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	}
 	var storeErr error
 	var devices netDevices
-	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, CopyUp: copyUp, Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp, Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
@@ -280,6 +282,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		err = explain(c.program, err)
 		if rmErr := errors.Join(devices.back(), removeCgroups(&c.State), removeDirs(made)); rmErr != nil {
 			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
+		}
+		if hookErr := c.poststop(o.Spec.Hooks); hookErr != nil { // what createRuntime hooks made they take back (runtime.md, Lifecycle, 13)
+			err = fmt.Errorf("%w (and undoing it: %v)", err, hookErr)
 		}
 		return err
 	}
@@ -344,6 +349,9 @@ func explain(p *prog.Program, err error) error {
 	}
 	if strings.HasPrefix(in.Note, "exec: ") {
 		return execError(in.Note, step.Errno)
+	}
+	if strings.HasPrefix(in.Why, "hooks.") && in.Note != "" {
+		return hookError(in.Why, in.Note, step)
 	}
 	if in.Op == prog.Expect {
 		return errdef.New(errdef.InvalidArgument, "%s: it is not so that %s [instruction %d of the program]", in.Why, in.Note, step.Index)

@@ -35,7 +35,7 @@ func (a viewer) events(fs *flag.FlagSet, argv []string) (int, error) {
 	if *interval <= 0 {
 		return 1, errdef.New(errdef.InvalidArgument, "duration interval must be greater than 0")
 	}
-	c, status, err := loadStatus(a.root, args[0])
+	c, status, err := a.loadStatus(args[0])
 	if err != nil {
 		return 1, err
 	}

@@ -74,7 +74,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	if err := inherited(0, f.preserve); err != nil {
 		return execFailed, err
 	}
-	c, o, err := f.options(a.root, args)
+	c, o, err := f.options(a, args)
 	if err != nil {
 		return execFailed, err
 	}
@@ -104,6 +104,7 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 	a.debug("process %d runs in %s", p.Pid, c.State.ID)
 	if err := tellProcess(p, f.pidfdSocket, f.pidFile); err != nil {
 		unix.PidfdSendSignal(int(p.Pidfd.Fd()), unix.SIGKILL, nil, 0)
+		reap(p.Pid, true)
 		return execFailed, err
 	}
 	if f.detach {
@@ -113,9 +114,9 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 }
 
 // options gathers what is to be executed in which container.
-func (f *execFlags) options(root string, args []string) (*oci.Container, oci.ExecOptions, error) {
+func (f *execFlags) options(a *app, args []string) (*oci.Container, oci.ExecOptions, error) {
 	o := oci.ExecOptions{PreserveFDs: f.preserve, IgnorePaused: f.ignorePaused}
-	c, status, err := loadStatus(root, args[0])
+	c, status, err := a.loadStatus(args[0])
 	if err != nil {
 		return nil, o, err
 	}

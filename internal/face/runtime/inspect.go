@@ -55,7 +55,7 @@ func (a viewer) state(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -122,7 +122,7 @@ func (a viewer) containers() ([]stateJSON, error) {
 		if !e.IsDir() {
 			continue
 		}
-		c, err := oci.Load(a.root, e.Name())
+		c, err := a.load(e.Name())
 		if err != nil {
 			if !errdef.Is(err, errdef.NotFound) {
 				a.warn("load container %s: %v", e.Name(), err)
@@ -163,7 +163,7 @@ func (a viewer) ps(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err != nil {
 		return 1, err
 	}

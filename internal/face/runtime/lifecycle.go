@@ -144,7 +144,7 @@ func (a *app) start(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -230,7 +230,7 @@ func (a *app) delete(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err == nil {
 		return 0, c.Delete(force)
 	}

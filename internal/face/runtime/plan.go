@@ -58,7 +58,7 @@ func (a viewer) planExec(fs *flag.FlagSet, argv []string) (int, error) {
 }
 
 func (a viewer) printExec(f *execFlags, args []string, asJSON bool) error {
-	c, o, err := f.options(a.root, args)
+	c, o, err := f.options(a.app, args)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (a *app) kill(fs *flag.FlagSet, argv []string) (int, error) {
 			return 1, err
 		}
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -56,7 +56,7 @@ func (a *app) pause(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, status, err := loadStatus(a.root, args[0])
+	c, status, err := a.loadStatus(args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -71,7 +71,7 @@ func (a *app) resume(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, status, err := loadStatus(a.root, args[0])
+	c, status, err := a.loadStatus(args[0])
 	if err != nil {
 		return 1, err
 	}
@@ -81,8 +81,16 @@ func (a *app) resume(fs *flag.FlagSet, argv []string) (int, error) {
 	return 0, c.Resume()
 }
 
-func loadStatus(root, id string) (*oci.Container, state.Status, error) {
-	c, err := oci.Load(root, id)
+func (a *app) load(id string) (*oci.Container, error) {
+	c, err := oci.Load(a.root, id)
+	if err == nil {
+		c.Warn = a.warning
+	}
+	return c, err
+}
+
+func (a *app) loadStatus(id string) (*oci.Container, state.Status, error) {
+	c, err := a.load(id)
 	if err != nil {
 		return nil, "", err
 	}

@@ -103,7 +103,7 @@ func (a *app) update(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, status, err := loadStatus(a.root, args[0])
+	c, status, err := a.loadStatus(args[0])
 	if err != nil {
 		return 1, err
 	}

@@ -194,3 +194,9 @@ func (e Errno) Name() string {
 	}
 	return ""
 }
+
+// memfd_create(2) flags.
+const (
+	MFD_CLOEXEC       = 1
+	MFD_ALLOW_SEALING = 2
+)

@@ -95,6 +95,7 @@ type compiler struct {
 	keep   []prog.Reg // descriptors that the child needs until it parks
 	ns     namespaces
 	filter filter
+	inside inside
 	exec   uint64      // of an exec: the clone flags of the namespaces that it enters
 	park   [2]prog.Reg // control and status of another process's release
 	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
@@ -152,13 +153,13 @@ func Compile(in Input) (*prog.Program, error) {
 	}
 	c.Lane(prog.Child)
 	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
-	for _, phase := range []func() error{entry{c}.enter, c.hostNames, entry{c}.netDevices, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, c.createRuntimeHooks, c.pivot,
+	for _, phase := range []func() error{entry{c}.enter, c.hostNames, entry{c}.netDevices, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, hooker{p}.beforePivot, c.pivot,
 		k.maskedPaths, k.readonlyPaths, r.settle, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err
 		}
 	}
-	c.poststartHooks()
+	hooker{p}.poststart()
 	return c.Program(), nil
 }
 
@@ -223,6 +224,9 @@ func (c *compiler) hostLane() error {
 		c.copy = c.socketpair("through which folders to be copied are handed over")
 		c.keep = append(c.keep, c.copy[1])
 	}
+	if err := (hooker{process{c}}).hostLane(); err != nil {
+		return err
+	}
 	if err := (binder{c}).idmapped(); err != nil {
 		return err
 	}
@@ -253,33 +257,4 @@ func (c *compiler) socketpair(note string) [2]prog.Reg {
 		c.Emit(prog.Ins{Op: prog.Load, Args: [6]prog.Arg{mem, prog.Imm(int64(4 * k))}, Out: out[k]})
 	}
 	return out
-}
-
-func (c *compiler) hooks(kind string, list []specs.Hook) {
-	for i, h := range list {
-		c.Why(field("hooks."+kind, i, ""))
-		call := prog.HookCall{Kind: kind, Path: h.Path, Args: h.Args, Env: h.Env}
-		if h.Timeout != nil {
-			call.Timeout = *h.Timeout
-		}
-		c.Hook(call)
-	}
-}
-
-func (c *compiler) createRuntimeHooks() error {
-	if h := c.spec.Hooks; h != nil {
-		c.Lane(prog.Host)
-		//lint:ignore SA1019 the spec deprecates it and still requires it of runtimes
-		c.hooks("prestart", h.Prestart)
-		c.hooks("createRuntime", h.CreateRuntime)
-		c.Lane(prog.Child)
-	}
-	return nil
-}
-
-func (c *compiler) poststartHooks() {
-	if h := c.spec.Hooks; h != nil {
-		c.Lane(prog.Host)
-		c.hooks("poststart", h.Poststart)
-	}
 }

@@ -36,7 +36,7 @@ func testFacts() Facts {
 const base = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"args":["/bin/true"],"cwd":"/"},
 "linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]}}`
 
-// Each file of testdata holds config.json (merged over base), optionally facts.json, rootfs.json, systemd (the caller's UID; systemd makes the cgroup) and grep (only lines that contain
+// Each file of testdata holds config.json (merged over base), optionally facts.json, input.json (options of the command line), rootfs.json, systemd (the caller's UID; systemd makes the cgroup) and grep (only lines that contain
 // one of these words are compared), and what must come out: listing, or error.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -81,6 +81,9 @@ func golden(t *testing.T, file string) {
 	if b := get("rootfs.json"); b != nil {
 		in.Rootfs = &bundle.Rootfs{}
 		must(t, json.Unmarshal(b, in.Rootfs))
+	}
+	if b := get("input.json"); b != nil {
+		must(t, json.Unmarshal(b, &in))
 	}
 	p, err := Compile(in)
 	name, got := "error", ""

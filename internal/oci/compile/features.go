@@ -115,10 +115,6 @@ func (q asker) memoryPolicy() *features.MemoryPolicy {
 		}))}
 }
 
-func hookNames() []string {
-	return []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
-}
-
 func namespaceNames() []string {
 	return []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}
 }

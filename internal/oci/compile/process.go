@@ -56,6 +56,9 @@ func (c process) beforePark() error {
 	if c.in.Facts.Park != [2]int{} {
 		keep = c.park[:]
 	}
+	hooker{c}.tellState(startContainer)
+	c.Why("")
+	keep = append(slices.Clone(keep), hooker{c}.stateKept()...)
 	c.Emit(prog.Ins{Op: prog.Keep, Args: [6]prog.Arg{prog.Imm(int64(3 + c.in.Facts.Preserve))}, Keep: keep, Note: "nothing of the host's stays open"})
 	if !c.filter.notifies() { // else it parks with its filter loaded, so that who listens knows of it before start
 		c.parkHere(false)
@@ -159,8 +162,20 @@ func (c process) lookup() {
 // ExecNote is the note of the instructions that execute a command: by it the runtime tells "not found" from other failures.
 func ExecNote(arg string) string { return "exec: " + strconv.Quote(arg) }
 
-// finish turns the child into the container's process: identity, rights, filter, program.
+// finish turns the child into the container's process.
 func (c process) finish() error {
+	if err := (hooker{c}).afterStart(); err != nil {
+		return err
+	}
+	if err := c.become(); err != nil {
+		return err
+	}
+	c.execute()
+	return nil
+}
+
+// become gives a process what it runs with: working folder, identity, rights, filter.
+func (c process) become() error {
 	p := c.spec.Process
 	umask := int64(0o22)
 	if p.User.Umask != nil {
@@ -188,11 +203,7 @@ func (c process) finish() error {
 		c.Why("process.noNewPrivileges")
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}
-	if err := c.restrict(caps); err != nil {
-		return err
-	}
-	c.execute()
-	return nil
+	return c.restrict(caps)
 }
 
 // identity sets groups and users; capabilities survive it until restrict sets them.

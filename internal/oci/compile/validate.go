@@ -35,16 +35,13 @@ func validate(s *bundle.Spec, f *Facts) error {
 	if err := validateProcess(s); err != nil {
 		return err
 	}
+	if err := validateHooks(s.Hooks); err != nil {
+		return err
+	}
 	if err := validateLabels(s, f); err != nil {
 		return err
 	}
 	l := s.Linux
-	switch {
-	case s.Hooks != nil && len(s.Hooks.CreateContainer) > 0:
-		return unsupported("hooks.createContainer")
-	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
-		return unsupported("hooks.startContainer")
-	}
 	for i, p := range append(append([]string(nil), l.MaskedPaths...), l.ReadonlyPaths...) {
 		if !strings.HasPrefix(p, "/") {
 			return invalid(field("linux.maskedPaths+readonlyPaths", i, ""), "%q is not an absolute path", p)

@@ -155,7 +155,12 @@ func run(m *machine, i int) {
 			i = o.next
 			continue
 		case prog.Fail:
-			die(m, i, o.errno)
+			die(m, i, o.errno|ended(m, o))
+		case prog.Spawn:
+			if spawn(m, i, o) {
+				i = o.next
+				continue
+			}
 		case prog.Fork:
 			fork(m, i, o)
 		case prog.Keep:
@@ -191,6 +196,34 @@ func call(m *machine, o *op) (uintptr, uintptr) {
 			return r, uintptr(e)
 		}
 	}
+}
+
+// spawn clones a process and tells whether this is the one that was cloned from.
+//
+//go:norace
+//go:nosplit
+func spawn(m *machine, i int, o *op) bool {
+	pid, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, clonePidfd|uintptr(syscall.SIGCHLD), 0, o.args[0], 0, 0, 0)
+	if e != 0 {
+		die(m, i, uintptr(e))
+	}
+	return pid != 0
+}
+
+// ended packs how a process ended, as its siginfo tells, above the bits of an errno: its exit code, or 256 and the signal.
+//
+//go:norace
+//go:nosplit
+func ended(m *machine, o *op) uintptr {
+	if o.args[1] == 0 {
+		return 0
+	}
+	info := m.data[o.args[0]]
+	how := uintptr(info[o.args[2]])
+	if info[o.args[1]] != cldExited {
+		how |= 256
+	}
+	return how << 12
 }
 
 // keep closes all descriptors from args[0] on, but the program's pipes and the named registers.
@@ -276,6 +309,8 @@ const (
 	sysCloseRange   = 436
 	sysClone3       = 435
 	cloneIntoCgroup = 0x200000000
+	clonePidfd      = 0x1000
+	cldExited       = 1
 )
 
 //go:norace

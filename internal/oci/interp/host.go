@@ -53,6 +53,10 @@ func (r *Running) step(i int) (int, error) {
 		if err := r.hook(i, o); err != nil {
 			return i, err
 		}
+	case prog.HookState:
+		if err := r.hookState(i, o); err != nil {
+			return i, err
+		}
 	case prog.Listen:
 		r.listen = i // once the child goes on it loads its filter
 	case prog.UserNS:
@@ -242,6 +246,11 @@ func (r *Running) closeHostRegs() {
 			}
 		}
 	}
+	if fd := r.outputFD(); fd >= 0 { // stays until the child is started
+		if k := slices.Index(open, uintptr(fd)); k >= 0 {
+			open = slices.Delete(open, k, k+1)
+		}
+	}
 	slices.Sort(open)
 	for i := 0; i < len(open); { // what stands in a row is closed at once
 		last := i
@@ -255,7 +264,7 @@ func (r *Running) closeHostRegs() {
 
 func opens(s prog.Sys) bool {
 	switch s {
-	case prog.SysOpenat, prog.SysOpenat2, prog.SysSocket, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl, prog.SysBpf:
+	case prog.SysOpenat, prog.SysOpenat2, prog.SysSocket, prog.SysOpenTree, prog.SysFsopen, prog.SysFsmount, prog.SysFcntl, prog.SysBpf, prog.SysMemfdCreate:
 		return true
 	}
 	return false

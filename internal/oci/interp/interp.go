@@ -16,6 +16,8 @@ import (
 type Env struct {
 	// Hook runs a hook while the child waits.
 	Hook func(h prog.HookCall, pid int) error
+	// HookState returns what hooks of a kind inside the container read.
+	HookState func(kind string, pid int) ([]byte, error)
 	// Terminal takes the master side of the container's terminal, and owns the descriptor from then on.
 	Terminal func(fd int) error
 	// Unit has systemd make the container's scope around a process that waits.
@@ -37,6 +39,10 @@ type StepError struct {
 	Index int
 	Errno syscall.Errno
 	Err   error
+	// Ended tells, where it is not 0, how the process ended that the instruction was about: its exit code, or 256 and the signal.
+	Ended int
+	// Output is the end of what hooks inside the container printed.
+	Output []byte
 }
 
 func (e *StepError) Error() string {
@@ -144,6 +150,10 @@ func (r *Running) Release() error {
 
 // Forget closes our ends of the pipes: another process will release the child.
 func (r *Running) Forget() {
+	if fd := r.outputFD(); fd >= 0 {
+		syscall.Close(fd)
+		r.m.regs[r.p.Output] = 0
+	}
 	closeFD(&r.ctl)
 	closeFD(&r.status)
 }
@@ -183,7 +193,8 @@ func (r *Running) follow() error {
 			r.parked = true
 			return nil
 		case msgFail:
-			return &StepError{Index: index, Errno: syscall.Errno(value)}
+			errno, ended := failure(value)
+			return &StepError{Index: index, Errno: errno, Ended: ended, Output: r.output()}
 		}
 	}
 }
@@ -247,23 +258,32 @@ func decode(b *[12]byte) (kind byte, index, value int) {
 	return b[0], le(b[4:]), le(b[8:])
 }
 
+// failure takes the value of a msgFail apart.
+func failure(value int) (errno syscall.Errno, ended int) {
+	return syscall.Errno(value & 0xfff), value >> 12
+}
+
 // Kill ends a child that has been made and reaps it.
 func (r *Running) Kill() { r.abandon() }
 
 // ReadReport reads what a parked child that another process released has to say: a failure, or nothing when it called execve.
 // status is the non-blocking end of the FIFO that was given to it.
-func ReadReport(status Waiter) (index int, errno syscall.Errno, failed bool) {
+func ReadReport(status Waiter) *StepError {
 	var b [12]byte
 	n := 0
 	for n < len(b) {
 		k, err := status.Read(b[n:])
 		if err != nil || k <= 0 {
-			return 0, 0, false
+			return nil
 		}
 		n += k
 	}
-	_, index, value := decode(&b)
-	return index, syscall.Errno(value), b[0] == msgFail
+	kind, index, value := decode(&b)
+	if kind != msgFail {
+		return nil
+	}
+	errno, ended := failure(value)
+	return &StepError{Index: index, Errno: errno, Ended: ended}
 }
 
 // Waiter reads, waiting until there is something to read (an *os.File of a FIFO).

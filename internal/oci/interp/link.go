@@ -60,6 +60,9 @@ func linkOne(in *prog.Ins, m *machine, i int) op {
 			o.args[k] = address(m.data[a.Val])
 		}
 	}
+	if in.Op == prog.Spawn {
+		o.args[0] = address(m.data[in.Args[0].Val])
+	}
 	if in.Op == prog.Fork {
 		o.args[0] = uintptr(in.Flags)
 	}

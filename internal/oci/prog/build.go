@@ -146,6 +146,20 @@ func (b *Builder) Warn(text string) {
 	}
 }
 
+// HookState has the host lane write the state that a kind of hook reads into a file.
+func (b *Builder) HookState(kind string, fd Reg) {
+	b.p.Hooks = append(b.p.Hooks, HookCall{Kind: kind})
+	b.Emit(Ins{Op: HookState, Args: [6]Arg{R(fd), Imm(int64(len(b.p.Hooks)-1), kind)}, Note: "the state that the hooks read"})
+}
+
+// Spawn adds a clone of a process that goes on at the next instruction, while the one that clones goes to waits.
+func (b *Builder) Spawn(note string, pidfd Arg, waits Label) {
+	b.Emit(Ins{Op: Spawn, Args: [6]Arg{pidfd}, Goto: -int(waits), Note: note})
+}
+
+// Output tells where hooks inside the container print to.
+func (b *Builder) Output(fd Reg) { b.p.Output = fd }
+
 // Label returns a new label, to be bound later.
 func (b *Builder) Label() Label {
 	b.labels = append(b.labels, -1)

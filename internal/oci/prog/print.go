@@ -103,7 +103,7 @@ func (p *Program) body(b *strings.Builder, in *Ins) {
 	default:
 		b.WriteString(opName(in.Op))
 		p.args(b, in)
-		if in.Op == Expect && in.Goto != 0 {
+		if (in.Op == Expect || in.Op == Spawn) && in.Goto != 0 {
 			b.WriteString(" else " + strconv.Itoa(in.Goto))
 		}
 	}
@@ -127,6 +127,10 @@ func opName(o Op) string {
 		return "terminal"
 	case Park:
 		return "park"
+	case HookState:
+		return "hook_state"
+	case Spawn:
+		return "spawn"
 	case Listen:
 		return "listen"
 	case NetDevice:

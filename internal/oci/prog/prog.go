@@ -26,7 +26,7 @@ const (
 	Load         // Out = the 32 bits at Args[0]'s data, offset Args[1]
 	Expect       // unless the 32 bits at Args[0]'s data, offset Args[1], masked by Args[3], equal Args[2]: go to Goto, or with none fail with Errno
 	Jump         // go to Goto
-	Fail         // fail with Errno
+	Fail         // fail with Errno; with Args[0] a siginfo, tell how the process it is about ended (its code at offset Args[1], its status at Args[2])
 	OpenPid      // host: Out = descriptor of /proc/PID of the child
 	Fork         // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
 	Keep         // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
@@ -38,6 +38,8 @@ const (
 	UserNS       // host: Out = descriptor of a user namespace whose maps are the texts Args[0] (users) and Args[1] (groups)
 	CopyUp       // host: take two folders from the socket pair in register Args[0] and copy what the first holds into the second
 	NetDevice    // host: move the network device Args[0] into the network namespace in register Args[2], with Args[1], where not empty, as its name
+	HookState    // host: write the state that Hooks[Args[1]] reads into register Args[0]
+	Spawn        // child: clone; the new process goes on, the old one to Goto with a pidfd of it in Args[0]'s data
 	Listen       // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
 )
 
@@ -112,6 +114,8 @@ type Program struct {
 	Data  []Blob
 	Regs  int // number of registers, register 0 included
 	Hooks []HookCall
+	// Output is a register of the host lane: a file that hooks inside the container print to; 0: there are none.
+	Output Reg
 	// Warnings tell what the config asks for and cannot have, where the spec wants the container to be made all the same.
 	Warnings []string
 }

@@ -64,6 +64,11 @@ const (
 	SysUnlinkat
 	SysBpf
 	SysExecve
+	SysMemfdCreate
+	SysLseek
+	SysPpoll
+	SysWaitid
+	SysPidfdSendSignal
 	sysEnd
 )
 
@@ -133,6 +138,11 @@ func (s Sys) info() sysInfo {
 		SysUnlinkat:         {"unlinkat", 263, 35},
 		SysBpf:              {"bpf", 321, 280},
 		SysExecve:           {"execve", 59, 221},
+		SysMemfdCreate:      {"memfd_create", 319, 279},
+		SysLseek:            {"lseek", 8, 62},
+		SysPpoll:            {"ppoll", 271, 73},
+		SysWaitid:           {"waitid", 247, 95},
+		SysPidfdSendSignal:  {"pidfd_send_signal", 424, 424},
 	}
 	if s >= sysEnd {
 		return table[SysNone]
