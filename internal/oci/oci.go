@@ -229,7 +229,7 @@ func cgroupPath(o *CreateOptions, rootless bool) string {
 }
 
 func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
-	if err := state.Write(dir, state.Parked, ""); err != nil {
+	if err := state.Write(dir, state.Parked, nil); err != nil {
 		return err
 	}
 	dirs, err := in.CgroupDirs()
@@ -262,9 +262,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
 	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating), Meanwhile: func() { // it takes as long as the child needs for a good part of the program
-		storeErr = state.Write(dir, state.Program, c.program.String())
+		storeErr = state.Write(dir, state.Program, c.program.Bytes())
 		if storeErr == nil && o.Config != nil {
-			storeErr = state.Write(dir, bundle.ConfigFile, string(o.Config))
+			storeErr = state.Write(dir, bundle.ConfigFile, o.Config)
 		}
 	}}
 	running, err := interp.Run(c.program, env)

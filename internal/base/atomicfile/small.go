@@ -49,16 +49,16 @@ func Read(path string, limit int) ([]byte, error) {
 }
 
 // Create makes a new file with that content; one that exists is an error. A reader may see it half written.
-func Create(path string, text string, perm os.FileMode) error {
+func Create(path string, content []byte, perm os.FileMode) error {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, uint32(perm.Perm()))
 	})
 	if err != nil {
 		return &fs.PathError{Op: "create", Path: path, Err: err}
 	}
-	for rest := text; rest != "" && err == nil; {
+	for rest := content; len(rest) > 0 && err == nil; {
 		var n int
-		if n, err = retry(func() (int, error) { return unix.Write(fd, []byte(rest)) }); err == nil && n == 0 {
+		if n, err = retry(func() (int, error) { return unix.Write(fd, rest) }); err == nil && n == 0 {
 			err = io.ErrShortWrite
 		}
 		rest = rest[max(n, 0):]
@@ -75,12 +75,12 @@ func Create(path string, text string, perm os.FileMode) error {
 
 // Replace is WriteVolatile without a sync, for files that one goroutine at a time writes; perm is subject to the umask. The temporary
 // file is named after the process.
-func Replace(path string, text string, perm os.FileMode) error {
+func Replace(path string, content []byte, perm os.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-"+strconv.Itoa(os.Getpid()))
-	err := Create(tmp, text, perm)
+	err := Create(tmp, content, perm)
 	if os.IsExist(err) { // of a writer that was killed and had our number
 		os.Remove(tmp)
-		err = Create(tmp, text, perm)
+		err = Create(tmp, content, perm)
 	}
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ func TestReadIsBounded(t *testing.T) {
 	p := filepath.Join(t.TempDir(), "f")
 	for _, n := range []int{0, 1, 1023, 1024, 1025, 5000} {
 		text := strings.Repeat("x", n)
-		if err := Replace(p, text, 0o600); err != nil {
+		if err := Replace(p, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := Read(p, 5000); err != nil || string(b) != text {
@@ -33,13 +33,13 @@ func TestReadIsBounded(t *testing.T) {
 func TestCreateAndReplace(t *testing.T) {
 	dir := t.TempDir()
 	p := filepath.Join(dir, "f")
-	if err := Create(p, "one", 0o640); err != nil {
+	if err := Create(p, []byte("one"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := Create(p, "two", 0o640); !os.IsExist(err) {
+	if err := Create(p, []byte("two"), 0o640); !os.IsExist(err) {
 		t.Fatalf("created twice: %v", err)
 	}
-	if err := Replace(p, "three", 0o600); err != nil {
+	if err := Replace(p, []byte("three"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if b, _ := os.ReadFile(p); string(b) != "three" {
@@ -48,10 +48,10 @@ func TestCreateAndReplace(t *testing.T) {
 	if err := os.Symlink("elsewhere", filepath.Join(dir, "l")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Create(filepath.Join(dir, "l"), "x", 0o600); !os.IsExist(err) {
+	if err := Create(filepath.Join(dir, "l"), []byte("x"), 0o600); !os.IsExist(err) {
 		t.Fatalf("through a symbolic link: %v", err)
 	}
-	if err := Replace(filepath.Join(dir, "no", "f"), "x", 0o600); !os.IsNotExist(err) {
+	if err := Replace(filepath.Join(dir, "no", "f"), []byte("x"), 0o600); !os.IsNotExist(err) {
 		t.Fatalf("without a folder: %v", err)
 	}
 	if es, _ := os.ReadDir(dir); len(es) != 2 {

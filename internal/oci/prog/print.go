@@ -1,6 +1,7 @@
 package prog
 
 import (
+	"bytes"
 	"io"
 	"strconv"
 	"strings"
@@ -11,30 +12,31 @@ import (
 // WriteTo prints the program, one line an instruction: number, lane, what is called, tolerated errnos and where they lead,
 // then after # the note and, in brackets, the field that asked for it.
 func (p *Program) WriteTo(w io.Writer) (int64, error) {
-	var b strings.Builder
-	b.Grow(128 * len(p.Ins))
-	for i := range p.Ins {
-		p.line(&b, i)
-	}
-	n, err := io.WriteString(w, b.String())
+	n, err := w.Write(p.Bytes())
 	return int64(n), err
 }
 
-// String returns the listing that WriteTo prints.
-func (p *Program) String() string {
-	var b strings.Builder
-	p.WriteTo(&b)
-	return b.String()
+// Bytes returns the listing that WriteTo prints.
+func (p *Program) Bytes() []byte {
+	var b bytes.Buffer
+	b.Grow(112 * len(p.Ins))
+	for i := range p.Ins {
+		p.line(&b, i)
+	}
+	return b.Bytes()
 }
+
+// String returns the listing that WriteTo prints.
+func (p *Program) String() string { return string(p.Bytes()) }
 
 // Line returns the listing of one instruction, without a newline.
 func (p *Program) Line(i int) string {
-	var b strings.Builder
+	var b bytes.Buffer
 	p.line(&b, i)
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func (p *Program) line(b *strings.Builder, i int) {
+func (p *Program) line(b *bytes.Buffer, i int) {
 	in := &p.Ins[i]
 	start := b.Len()
 	lane := "host "
@@ -74,7 +76,7 @@ func (p *Program) line(b *strings.Builder, i int) {
 	b.WriteByte('\n')
 }
 
-func (p *Program) body(b *strings.Builder, in *Ins) {
+func (p *Program) body(b *bytes.Buffer, in *Ins) {
 	switch in.Op {
 	case Syscall:
 		b.WriteString(in.Sys.Name())
@@ -143,7 +145,7 @@ func opName(o Op) string {
 	return "op" + strconv.Itoa(int(o))
 }
 
-func (p *Program) args(b *strings.Builder, in *Ins) {
+func (p *Program) args(b *bytes.Buffer, in *Ins) {
 	last := -1
 	for k, a := range in.Args {
 		if a.Kind != None {

@@ -76,11 +76,11 @@ type State struct {
 
 // Save writes the state into its folder.
 func Save(dir string, s *State) error {
-	return atomicfile.Replace(filepath.Join(dir, File), string(s.encode()), 0o600)
+	return atomicfile.Replace(filepath.Join(dir, File), s.encode(), 0o600)
 }
 
 // Write makes another file of the state folder.
-func Write(dir, name, text string) error {
+func Write(dir, name string, text []byte) error {
 	return atomicfile.Create(filepath.Join(dir, name), text, 0o600)
 }
 
