@@ -234,6 +234,7 @@ func TestUnsafeStaysAtTheDoor(t *testing.T) {
 // No external program touches a container's bytes: who starts processes at all is listed here, with what they start.
 func TestWhoExecutes(t *testing.T) {
 	starts := map[string]string{
+		"engine/apparmor":         "apparmor_parser, with our own profile",
 		"engine/container/keeper": "dhow-shim",
 		"face/cli":                "dhowd, credential helpers of the user",
 		"oci":                     "hooks of config.json",

@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	kernel "github.com/dhow-containers/dhow/internal/linux/probe"
 )
 
 // mostScript is how long one script may take.
@@ -108,6 +109,12 @@ func script(t *testing.T, w *world, file, program string) {
 			return nil
 		},
 		Cmds: words(t, w),
+		Condition: func(c string) (bool, error) {
+			if c == "apparmor" {
+				return kernel.Has(kernel.AppArmor), nil
+			}
+			return false, fmt.Errorf("unknown condition %q", c)
+		},
 	})
 }
 

@@ -102,7 +102,7 @@ func (e *Engine) assemble(c Config) error {
 	why := &explainer.Service{Net: e.net, RunRoot: c.RunRoot, Table: c.Table}
 	e.containers = container.New(container.Config{
 		DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
-		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, Log: c.Log, Explain: why.Explain,
+		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, LoadProfile: machine.LoadProfile(), Log: c.Log, Explain: why.Explain,
 	})
 	images.Users, nets.Find = e.containers.Users, e.containers.Record
 	why.Containers = container.NewInsight(e.containers)
@@ -114,7 +114,7 @@ func (e *Engine) assemble(c Config) error {
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images, Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
-			SwapLimit: host.SwapLimit, Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
+			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
 		},
 	}
 	return nil

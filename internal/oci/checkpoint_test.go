@@ -125,7 +125,7 @@ func inside(t *testing.T, pid int) string {
 	for _, l := range strings.Split(strings.TrimSpace(string(mounts)), "\n") {
 		f := strings.Fields(l)
 		options := regexp.MustCompile(`,?(inode64|seclabel|nsdelegate|memory_recursiveprot)`).ReplaceAllString(f[len(f)-1], "")
-		if f[4] == "/proc/keys" { // masked: by the container's /dev/null before, by the host's after
+		if f[4] == "/proc/keys" || f[4] == "/proc/kcore" { // masked: by the container's /dev/null before, by the host's after
 			lines = append(lines, f[4])
 			continue
 		}
@@ -170,7 +170,10 @@ func TestCheckpointRestore(t *testing.T) {
 		mount("/etc/one", filepath.Join(outside, "file"), "bind"))
 	limit := int64(33)
 	b.spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
-	b.spec.Process.NoNewPrivileges = true
+	version, err := criu.Version()
+	check(t, err)
+	b.spec.Process.NoNewPrivileges = version >= 40000
+	b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno}}}
 	b.spec.Hostname = "counter"
 	hook := filepath.Join(b.dir, "hook")
 	check(t, os.WriteFile(hook, []byte("#!/bin/sh\ncat >> "+b.dir+"/hooks\n"), 0o755))
@@ -195,8 +198,8 @@ func TestCheckpointRestore(t *testing.T) {
 		if st, err := c.Status(); st != state.Running || err != nil {
 			t.Errorf("status %v, %v", st, err)
 		}
-		if got := b.say(c, "hostname; cat /data/file /link/here/file /etc/one; touch /data/x 2>&1; touch /real/here/y && echo ok; cat /proc/1/comm"); got !=
-			"counter\nfrom outside\nfrom outside\nfrom outside\ntouch: /data/x: Read-only file system\nok\nsh" {
+		if got := b.say(c, "hostname; cat /data/file /link/here/file /etc/one; touch /data/x 2>&1; touch /real/here/y && echo ok; cat /proc/1/comm; mkdir /tmp/d 2>&1"); got !=
+			"counter\nfrom outside\nfrom outside\nfrom outside\ntouch: /data/x: Read-only file system\nok\nsh\nmkdir: can't create directory '/tmp/d': Operation not permitted" {
 			t.Errorf("exec says %q", got)
 		}
 	}
@@ -210,6 +213,29 @@ func TestCheckpointRestore(t *testing.T) {
 		t.Errorf("code %d", code)
 	}
 	check(t, c.Delete(false))
+}
+
+// What criu gives back with fewer limits than config.json asks for does not run.
+func TestRestoreRefusesLostLimits(t *testing.T) {
+	needCriu(t)
+	b := counting(t)
+	c := b.start()
+	b.count(1)
+	b.dump(c, b.images())
+	b.spec.Process.NoNewPrivileges = true // the saved process has it not, as with criu before version 4
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	check(t, err)
+	defer null.Close()
+	_, err = Restore(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, null, null}}, b.images())
+	if !errdef.Is(err, errdef.NotImplemented) || !strings.Contains(err.Error(), "process.noNewPrivileges") {
+		t.Errorf("%v", err)
+	}
+	for { // its processes were ours, and are gone
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if err == unix.ECHILD || pid == 0 {
+			break
+		}
+	}
 }
 
 // A container that runs on, one that was saved in steps, one that is paused.

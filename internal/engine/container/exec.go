@@ -312,6 +312,9 @@ func (s *execSession) process(ctx context.Context) (*specs.Process, error) {
 	if s.e.req.Privileged {
 		caps := s.c.Host.Caps
 		p.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
+		if p.ApparmorProfile != "" {
+			p.ApparmorProfile = "unconfined"
+		}
 	}
 	return &p, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/container/spec"
 )
 
 // Inspect implements api.Containers. Like List it waits for nobody.
@@ -35,6 +36,7 @@ func (s *Service) Inspect(_ context.Context, ref string, size bool) (container.I
 	if out.Args == nil {
 		out.Args = []string{}
 	}
+	out.AppArmorProfile, _ = spec.AppArmorProfile(rec.HostConfig, &s.Host)
 	if size {
 		n, err := s.Snapshots.Usage(rec.ID)
 		if err != nil {

@@ -38,7 +38,9 @@ type Config struct {
 	Volumes   Volumes
 	Cgroups   Cgroups
 	Host      spec.Host // Devices and AllDevices are filled in per container
-	Log       *slog.Logger
+	// LoadProfile has the kernel know the default AppArmor profile, where Host names one.
+	LoadProfile func() error
+	Log         *slog.Logger
 	// Explain makes the report of Containers.Explain; nil answers NotImplemented.
 	Explain func(ctx context.Context, c *api.Container, runDir string) ([]byte, error)
 }

@@ -211,7 +211,11 @@ func (l *launch) prepare(ctx context.Context) (spec.Output, error) {
 	if err != nil {
 		return spec.Output{}, err
 	}
-	return spec.Build(in)
+	out, err := spec.Build(in)
+	if err == nil && out.Spec.Process.ApparmorProfile != "" && out.Spec.Process.ApparmorProfile == in.Host.AppArmorProfile {
+		err = l.c.LoadProfile()
+	}
+	return out, err
 }
 
 // user looks the command's user up in the container's own files.

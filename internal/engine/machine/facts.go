@@ -10,14 +10,26 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/dhow-containers/dhow/internal/engine/apparmor"
 	"github.com/dhow-containers/dhow/internal/engine/container/spec"
 	"github.com/dhow-containers/dhow/internal/linux/probe"
 	"github.com/dhow-containers/dhow/internal/linux/seccomp"
 )
 
+// AppArmorLacks tells why containers get no default AppArmor profile; "": they do.
+func AppArmorLacks() string {
+	_, why := apparmor.Usable()
+	return why
+}
+
+// LoadProfile returns what loads the default AppArmor profile.
+func LoadProfile() func() error { return new(apparmor.Loader).Ensure }
+
 // facts reads what spec.Build has to know of the machine and of this process.
 func facts(t Tree) (spec.Host, error) {
 	h := spec.Host{NCPU: runtime.NumCPU(), CgroupV2: t.V2(), SwapLimit: t.Swap(), Seccomp: seccomp.Default, SeccompProfile: seccompProfile, Rlimits: map[string]uint64{}}
+	h.AppArmor = apparmor.Enabled()
+	h.AppArmorProfile, _ = apparmor.Usable()
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return h, fmt.Errorf("read own capabilities: %w", err)

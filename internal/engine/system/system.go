@@ -35,6 +35,8 @@ type Service struct {
 	StorageStatus       [][2]string
 	CgroupVersion       string
 	SwapLimit           bool
+	AppArmor            bool   // the machine has it
+	AppArmorLacks       string // why containers get no default profile of it
 	Insecure            []string
 	Bus                 *event.Bus
 	Containers          api.Containers
@@ -94,6 +96,12 @@ func (s *Service) Info(ctx context.Context) (system.Info, error) {
 			out.ContainersPaused++
 		default:
 			out.ContainersStopped++
+		}
+	}
+	if s.AppArmor {
+		out.SecurityOptions = append([]string{"name=apparmor"}, out.SecurityOptions...)
+		if s.AppArmorLacks != "" {
+			out.Warnings = append(out.Warnings, "WARNING: containers run without an AppArmor profile: "+s.AppArmorLacks)
 		}
 	}
 	if !s.SwapLimit {

@@ -30,7 +30,7 @@ func systemOps() []op {
 }
 
 // createLacks is what the engine answers 501 to, naming the field.
-const createLacks = "no health checks, init, links, device requests, storage options, AppArmor, SELinux, user namespaces, " +
+const createLacks = "no health checks, init, links, device requests, storage options, SELinux, user namespaces, " +
 	"shareable IPC, image mounts, volume subpaths and drivers; log drivers json-file and none with max-size and max-file"
 
 func containerOps() []op {

@@ -14,6 +14,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/mount"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/oci/criu"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // Restorer is what a restore needs from its caller. The functions are called in another thread than the caller's, one at a time.
@@ -30,6 +31,8 @@ type Restorer struct {
 	Born func(pid int) error
 	// Console takes the terminal's master; nil where the container has none.
 	Console func(master *os.File) error
+
+	pid int
 }
 
 // Run restores the container. Its first process becomes a child of this process.
@@ -65,8 +68,8 @@ func (r *Restorer) apart(o *Options) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mount namespace: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil { // not private: criu gives binds the propagation of their sources
+		return fmt.Errorf("make mounts slaves: %w", err)
 	}
 	f, err := openFolders(o, restoreLog, false)
 	if err != nil {
@@ -145,8 +148,20 @@ func (r *Restorer) notice(n criu.Notice) error {
 	switch n.Script {
 	case "setup-namespaces":
 		return r.Namespaces(n.PID)
-	case "post-restore":
+	case "post-restore": // nothing runs yet
+		if s := r.Container.Spec.Root; s != nil && s.Readonly {
+			if err := protectRoot(n.PID); err != nil {
+				return fmt.Errorf("config.json: root.readonly: %w", err)
+			}
+		}
+		r.pid = n.PID
 		return r.Born(n.PID)
+	case "pre-resume": // rights and filters are back now, and still nothing runs
+		if err := verify(r.pid, r.Container.Spec); err != nil {
+			unix.Kill(r.pid, unix.SIGKILL) // our child, not reaped: the number is its own; criu does not take back any more
+			return err
+		}
+		return nil
 	case "orphan-pts-master":
 		switch {
 		case n.File == nil:
@@ -375,6 +390,46 @@ func (r *Restorer) descriptors(m *criu.Message, f *folders) error {
 		if i < 3 && strings.HasPrefix(s, "pipe:") {
 			m.Sub(criu.InheritFD, criu.Numbered(s, i))
 		}
+	}
+	return nil
+}
+
+// protectRoot makes a restored container's root read-only, which criu forgets before version 4. It enters the mount namespace for that, in
+// a thread that ends with it, and resolves nothing there but the root.
+func protectRoot(pid int) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return fmt.Errorf("unshare: %w", err)
+			}
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+				return fmt.Errorf("setns: %w", err)
+			}
+			return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		}()
+	}()
+	return <-done
+}
+
+// verify checks that the first process is as confined as config.json says: older versions of criu restore less than they save.
+func verify(pid int, s *bundle.Spec) error {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	status := string(b)
+	switch {
+	case s.Process.NoNewPrivileges && !strings.Contains(status, "\nNoNewPrivs:\t1\n"):
+		return errdef.New(errdef.NotImplemented, "config.json: process.noNewPrivileges: this criu restores the process without it; CRIU 4.0 or newer does")
+	case s.Linux.Seccomp != nil && strings.Contains(status, "\nSeccomp:\t0\n"):
+		return errdef.New(errdef.NotImplemented, "config.json: linux.seccomp: the process came back without its filter; is criu built with seccomp?")
 	}
 	return nil
 }

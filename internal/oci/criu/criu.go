@@ -185,14 +185,15 @@ func (s *Session) Do(kind Kind, opts Message, notice func(Notice) error) error {
 			s.busy = kind != PreDump // which leaves criu waiting for the next round
 			return nil
 		}
-		if err := notice(a.notice); err != nil {
-			return err
-		}
+		refused := notice(a.notice)
 		var ok Message
 		ok.Int(1, int64(notify))
-		ok.Bool(3, true)
+		ok.Bool(3, refused == nil)
 		if err := s.send(ok); err != nil {
-			return err
+			return errors.Join(refused, err)
+		}
+		if refused != nil {
+			return refused // Close ends criu, whatever it does now
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -18,6 +19,10 @@ func (b *builder) security() error {
 		if err := b.securityOpt(o, &seccomp); err != nil {
 			return errdef.New(errdef.KindOf(err), "HostConfig.SecurityOpt[%d]: %w", i, err)
 		}
+	}
+	if p, reason := AppArmorProfile(h, &b.in.Host); p != "" {
+		b.s.Process.ApparmorProfile = p
+		b.because("process.apparmorProfile", reason)
 	}
 	b.masks()
 	switch {
@@ -66,8 +71,8 @@ func (b *builder) securityOpt(o string, seccomp *string) error {
 	case "seccomp":
 		*seccomp = value
 	case "apparmor":
-		if value != "unconfined" {
-			return errdef.New(errdef.NotImplemented, "apparmor profile %q is not implemented: use apparmor=unconfined", value)
+		if value == "" || !b.in.Host.AppArmor && value != "unconfined" {
+			return errdef.New(errdef.InvalidArgument, "apparmor profile %q: AppArmor is not enabled on this host, or the name is missing", value)
 		}
 	case "label":
 		if value != "disable" {
@@ -77,6 +82,25 @@ func (b *builder) securityOpt(o string, seccomp *string) error {
 		return errdef.New(errdef.InvalidArgument, "invalid --security-opt: %q", o)
 	}
 	return nil
+}
+
+// AppArmorProfile is the profile a container gets, and why; "" where there is no AppArmor or nothing to give.
+func AppArmorProfile(h *container.HostConfig, host *Host) (profile, reason string) {
+	if !host.AppArmor {
+		return "", ""
+	}
+	profile, reason = host.AppArmorProfile, Default
+	if h.Privileged {
+		profile, reason = "unconfined", "flag --privileged"
+	}
+	for _, o := range h.SecurityOpt {
+		for _, sep := range []string{"=", ":"} {
+			if v, ok := strings.CutPrefix(o, "apparmor"+sep); ok {
+				profile, reason = v, "flag --security-opt "+o
+			}
+		}
+	}
+	return profile, reason
 }
 
 func (b *builder) masks() {

@@ -26,6 +26,9 @@ type Host struct {
 	// Devices describes the host's device nodes that were asked for, by path (see DevicePaths); AllDevices is for --privileged.
 	Devices    map[string][]specs.LinuxDevice
 	AllDevices []specs.LinuxDevice
+	// AppArmor tells that the machine has it; AppArmorProfile is the default profile, "" where it cannot be loaded.
+	AppArmor        bool
+	AppArmorProfile string
 	// Seccomp is the default profile for a capability set.
 	Seccomp func(caps []string) *specs.LinuxSeccomp
 	// SeccompProfile reads a profile in Docker's format; nil is no filter.
