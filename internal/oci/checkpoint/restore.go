@@ -57,6 +57,11 @@ func restorable(r *Restorer, o *Options) error {
 			return errdef.New(errdef.NotImplemented, "config.json: linux.namespaces: criu cannot restore into an existing cgroup namespace")
 		}
 	}
+	if l := r.Container.Spec.Linux; l.IntelRdt != nil || l.MemoryPolicy != nil {
+		return errdef.New(errdef.NotImplemented, "config.json: linux.intelRdt, linux.memoryPolicy: criu does not restore them")
+	} else if len(l.NetDevices) > 0 && !slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace && n.Path != "" }) {
+		return errdef.New(errdef.NotImplemented, "config.json: linux.netDevices: the new network namespace of a restored container is empty; give linux.namespaces a path for it")
+	}
 	if p := o.LSMProfile; p != "" && !strings.HasPrefix(p, "apparmor:") && !strings.HasPrefix(p, "selinux:") {
 		return errdef.New(errdef.InvalidArgument, "--lsm-profile %q is neither apparmor:PROFILE nor selinux:LABEL", p)
 	}
