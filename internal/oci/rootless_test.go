@@ -270,3 +270,30 @@ func TestRootlessDelegated(t *testing.T) {
 		t.Error("its cgroup was left behind")
 	}
 }
+
+// A source that only the container's root may reach is bound by him; one that only the host's root may reach is bound before.
+func TestUserNamespaceSources(t *testing.T) {
+	b := newBox(t, "cat", "/mnt/theirs", "/mnt/ours")
+	id := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 300000, Size: 1000}}
+	b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = id, id
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
+	for p := b.dir; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		check(t, os.Chmod(p, 0o755))
+	}
+	for name, owner := range map[string]int{"theirs": 300000, "ours": 0} {
+		dir := filepath.Join(b.dir, name)
+		check(t, os.Mkdir(dir, 0o700))
+		check(t, os.WriteFile(filepath.Join(dir, "f"), []byte(name+"\n"), 0o644))
+		check(t, os.WriteFile(filepath.Join(b.rootfs(), "mnt", name), nil, 0o644))
+		check(t, os.Chown(dir, owner, owner))
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/mnt/" + name, Source: filepath.Join(dir, "f"), Options: []string{"bind"}})
+	}
+	c, out, err := b.create()
+	check(t, err)
+	defer c.Delete(true)
+	check(t, c.Start())
+	wait(t, c.Init())
+	if got := <-out.done; got != "theirs\nours\n" {
+		t.Errorf("the container reads %q", got)
+	}
+}

@@ -47,6 +47,10 @@ func (c binder) sources(which func(options) bool) error {
 			return err
 		}
 		c.Why(name)
+		if c.ns.user && o.propagation == 0 && !c.ns.joins(u.CLONE_NEWNS) {
+			c.tryTree(i, src, m.Destination, o)
+			continue
+		}
 		c.host.trees[i] = c.tree(src, m.Destination, o)
 		if c.ns.joins(u.CLONE_NEWNS) && o.propagation == 0 { // as in a namespace of its own, whose mounts all are the host's slaves
 			c.setAttr(c.host.trees[i], true, 0, 0, u.MS_SLAVE)
@@ -58,6 +62,27 @@ func (c binder) sources(which func(options) bool) error {
 func (c binder) tree(src, dest string, o options) prog.Reg {
 	fd, _ := c.openTree("bind "+src+" to "+dest, 0, src, o.rbind || !o.bind)
 	return fd
+}
+
+// tryTree is for a child that is still the host's user, but has lost his rights by entering a user namespace: a source that only its
+// root to be may reach is left for later (podman gives its folders to the container's root).
+func (c binder) tryTree(i int, src, dest string, o options) {
+	later := c.Label()
+	got := c.Bytes(make([]byte, 4), "&got")
+	fd, at := c.openTree("bind "+src+" to "+dest, 0, src, o.rbind || !o.bind)
+	at.Else(later, u.EACCES)
+	c.Emit(prog.Ins{Op: prog.Store, Args: [6]prog.Arg{prog.R(fd), got, prog.Imm(0)}})
+	c.Bind(later)
+	c.host.trees[i], c.host.got[i] = fd, got
+}
+
+// retryTree opens what tryTree could not.
+func (c binder) retryTree(i int, src, dest string, o options) {
+	have := c.Label()
+	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{c.host.got[i], prog.Imm(0), prog.Imm(0), prog.Imm(0xffffffff)}, Note: "not opened yet"}).Otherwise(have)
+	_, at := c.openTree("bind "+src+" to "+dest, 0, src, o.rbind || !o.bind)
+	at.To(c.host.trees[i])
+	c.Bind(have)
 }
 
 // idmapped opens, in the host lane, the sources whose owners are to be mapped: that is for the owner of their file systems to do
@@ -147,6 +172,9 @@ func (c binder) bindMount(name string, i int, o options) error {
 	fd := c.host.trees[i]
 	if fd == 0 {
 		fd = c.tree(src, m.Destination, o)
+	}
+	if c.host.got[i].Kind != prog.None {
+		c.retryTree(i, src, m.Destination, o)
 	}
 	if o.rset|o.rclear != 0 {
 		c.setAttr(fd, true, o.rset, o.rclear, 0)

@@ -109,6 +109,7 @@ type compiler struct {
 // fromHost is what was opened by paths of the host.
 type fromHost struct {
 	root  prog.Reg         // the folder that the root file system is
+	got   map[int]prog.Arg // where it is noted which of the trees could be opened, by the same number
 	trees map[int]prog.Reg // sources of bind mounts that are opened early, by the number of the mount
 }
 
@@ -141,7 +142,7 @@ func Compile(in Input) (*prog.Program, error) {
 	if err := validate(in.Spec, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}}}
+	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}}}
 	if err := (entry{c}).parseNamespaces(); err != nil {
 		return nil, err
 	}
