@@ -42,6 +42,7 @@ test-short: hello ## tests that take long are left out; nothing is installed
 
 needs: ## install the Debian packages that tests use, those that are missing
 	@hack/needs
+	@command -v dockerd >/dev/null || hack/peers
 
 vet: arm64 ## go vet, staticcheck, govulncheck and the build for arm64
 	$(GO) vet ./...

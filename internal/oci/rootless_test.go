@@ -286,7 +286,7 @@ func TestUserNamespaceSources(t *testing.T) {
 		check(t, os.WriteFile(filepath.Join(dir, "f"), []byte(name+"\n"), 0o644))
 		check(t, os.WriteFile(filepath.Join(b.rootfs(), "mnt", name), nil, 0o644))
 		check(t, os.Chown(dir, owner, owner))
-		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/mnt/" + name, Source: filepath.Join(dir, "f"), Options: []string{"bind"}})
+		b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/mnt/" + name, Source: filepath.Join(dir, "f"), Options: []string{"bind", "private"}})
 	}
 	c, out, err := b.create()
 	check(t, err)

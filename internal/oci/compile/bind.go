@@ -47,7 +47,7 @@ func (c binder) sources(which func(options) bool) error {
 			return err
 		}
 		c.Why(name)
-		if c.ns.user && o.propagation == 0 && !c.ns.joins(u.CLONE_NEWNS) {
+		if c.ns.user && o.propagation != u.MS_SHARED && o.propagation != u.MS_SLAVE && !c.ns.joins(u.CLONE_NEWNS) {
 			c.tryTree(i, src, m.Destination, o)
 			continue
 		}
