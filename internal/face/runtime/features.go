@@ -20,5 +20,6 @@ func (a viewer) features(fs *flag.FlagSet, argv []string) (int, error) {
 		"com.github.dhow-containers.dhow.version": a.version.Number,
 		"com.github.dhow-containers.dhow.commit":  a.version.Commit,
 	}
+	f.PotentiallyUnsafeConfigAnnotations = []string{"org.systemd.property."} // a prefix: properties of the scope (docs/cgroups.md)
 	return 0, a.printJSON(f)
 }

@@ -17,7 +17,7 @@ import (
 func Features(f Facts) *features.Features {
 	q := asker{Facts{Arch: f.Arch, Major: f.Major, Minor: f.Minor, LastCap: f.LastCap, Clone3: f.Clone3,
 		Cgroup: plan.Layout{Mode: plan.V2, Unified: "/sys/fs/cgroup", SelfUnified: "/"}}}
-	yes, no := true, false
+	yes := true
 	return &features.Features{
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Hooks: q.which(hookNames(), func(s *bundle.Spec, name string) {
@@ -38,7 +38,7 @@ func Features(f Facts) *features.Features {
 				}
 			}),
 			Capabilities: capNames(),
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp:      q.seccomp(),
 			Apparmor:     &features.Apparmor{Enabled: q.implements(func(s *bundle.Spec) { s.Process.ApparmorProfile = "x" })},
 			Selinux:      &features.Selinux{Enabled: q.implements(func(s *bundle.Spec) { s.Process.SelinuxLabel = "x" })},

@@ -167,6 +167,7 @@ func (c process) finish() error {
 	if err := (hooker{c}).afterStart(); err != nil {
 		return err
 	}
+	c.ownStdio()
 	if err := c.become(); err != nil {
 		return err
 	}
