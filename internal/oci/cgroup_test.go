@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 )
 
@@ -137,5 +138,47 @@ func TestUpdateRunning(t *testing.T) {
 	check(t, c.Update(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}))
 	if opens() {
 		t.Error("/dev/net/tun still opens")
+	}
+}
+
+// TestThreadedCgroup: below a threaded cgroup of v2 no container can be; the error says so.
+func TestThreadedCgroup(t *testing.T) {
+	b := newBox(t)
+	l, err := cgroup.Detect()
+	check(t, err)
+	if l.Unified == "" {
+		t.Skip("no v2 hierarchy is mounted")
+	}
+	top := filepath.Join(l.Unified, "dhow-test-threads-"+b.id[len(b.id)-6:])
+	check(t, os.Mkdir(top, 0o755))
+	t.Cleanup(func() { check(t, os.Remove(top)) })
+	check(t, os.Mkdir(filepath.Join(top, "t"), 0o755))
+	t.Cleanup(func() { check(t, os.Remove(filepath.Join(top, "t"))) })
+	check(t, os.WriteFile(filepath.Join(top, "t/cgroup.type"), []byte("threaded"), 0))
+	b.spec.Linux.CgroupsPath = "/" + filepath.Base(top) + "/t/box"
+	if l.Mode != plan.V2 { // v1 knows no such thing; keep its folders out of the way
+		t.Cleanup(func() {
+			dirs, err := plan.Dirs(l, b.spec.Linux.CgroupsPath)
+			check(t, err)
+			for _, d := range dirs {
+				if !d.V2 {
+					os.Remove(filepath.Dir(d.Path))
+					os.Remove(filepath.Dir(filepath.Dir(d.Path)))
+				}
+			}
+		})
+	}
+	_, _, err = b.create()
+	if err == nil || !strings.Contains(err.Error(), "threaded") || !strings.Contains(err.Error(), "linux.cgroupsPath") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTinyMemoryLimit: what the runtime does on the way to the program costs the container next to nothing.
+func TestTinyMemoryLimit(t *testing.T) {
+	b := newBox(t)
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(512 << 10)), Swap: ptr(int64(512 << 10))}
+	if out, code := b.run(); code != 0 {
+		t.Errorf("true under a limit of 512 KiB: code %d, %q", code, out)
 	}
 }

@@ -419,6 +419,8 @@ func hintFor(in *prog.Ins, e syscall.Errno) string {
 	switch {
 	case in.Op == prog.Fail:
 		return "" // its note says it all
+	case in.Op == prog.Clone || strings.HasPrefix(in.Why, "linux.cgroupsPath") || strings.HasPrefix(in.Why, "linux.resources"):
+		return cgroupHint(in, e)
 	case e == interp.Lost:
 		return "the process was killed before it was ready; is its memory limit too small?"
 	case in.Sys == prog.SysConnect:

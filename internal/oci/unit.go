@@ -2,12 +2,15 @@ package oci
 
 import (
 	"fmt"
+	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 )
 
@@ -78,4 +81,27 @@ func updateUnit(s *state.State, l plan.Layout, r *specs.LinuxResources) error {
 		return err
 	}
 	return scopeOf(s).Set(properties)
+}
+
+// cgroupHint is what to do when a cgroup could not be made, limited or entered.
+func cgroupHint(in *prog.Ins, e syscall.Errno) string {
+	switch {
+	case e == syscall.EOPNOTSUPP:
+		return "the cgroup is threaded or lies below a threaded one, where no container can be: choose another linux.cgroupsPath"
+	case e == syscall.EBUSY && in.Why == "linux.resources":
+		return "a cgroup on the way has processes of its own and so hands no controllers down: choose another linux.cgroupsPath"
+	case e == syscall.EBUSY:
+		return "more is in use than the limit allows, or the cgroup hands controllers down and takes no processes"
+	case e == syscall.EAGAIN && in.Op == prog.Clone:
+		return "pids.limit, of the container or of a cgroup above it, or our user's RLIMIT_NPROC is reached"
+	case e == syscall.ENOENT && strings.HasPrefix(in.Why, "linux.resources"):
+		return "this kernel has no such setting, or the controller is not handed down to this cgroup"
+	case e == syscall.EROFS:
+		return "the cgroup hierarchy is mounted read-only here"
+	case e == syscall.EPERM || e == syscall.EACCES:
+		return "are we root, with the needed capabilities?"
+	case e == syscall.ENODEV:
+		return "there is no such device"
+	}
+	return ""
 }

@@ -160,9 +160,10 @@ func (c *Conn) open(a Address) error {
 }
 
 // authenticate says who we are by the socket's credentials: with the empty identity the peer takes what the kernel tells it, which is
-// right in a user namespace, too (D-Bus Specification, Authentication Protocol, EXTERNAL).
+// right in a user namespace, too (D-Bus Specification, Authentication Protocol, EXTERNAL). All lines go at once, as sd-bus sends them: a
+// message that reaches systemd in one read with BEGIN would wait there until another follows.
 func (c *Conn) authenticate() error {
-	if err := c.write([]byte("\x00AUTH EXTERNAL\r\nDATA\r\n")); err != nil {
+	if err := c.write([]byte("\x00AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")); err != nil {
 		return err
 	}
 	for {
@@ -172,7 +173,7 @@ func (c *Conn) authenticate() error {
 			return err
 		case line == "DATA" || strings.HasPrefix(line, "DATA "):
 		case strings.HasPrefix(line, "OK"):
-			return c.write([]byte("BEGIN\r\n"))
+			return nil
 		default:
 			return errdef.New(errdef.Forbidden, "refused: %.100q", line)
 		}

@@ -66,6 +66,9 @@ func (c cgroupLane) unit() error {
 
 // carryOut turns the steps of a plan into instructions.
 func (c cgroupLane) carryOut(steps []plan.Step, dirs []plan.Dir) error {
+	if r := c.spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Kernel != nil && *r.Memory.Kernel != 0 {
+		c.Warn("linux.resources.memory.kernel: ignored, the kernel has no such limit since Linux 5.4; it counts kernel memory into memory.limit")
+	}
 	leaf := func(p string) bool { return slices.ContainsFunc(dirs, func(d plan.Dir) bool { return d.Path == p }) }
 	w := cgroupWriter{c: c}
 	var made prog.Label // bound behind the making of the hierarchy's last folder, while that is under way
