@@ -82,7 +82,7 @@ func rights() (caps uint64, floor *int) {
 	if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
 		return caps, nil
 	}
-	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	b, err := atomicfile.Read("/proc/self/oom_score_adj", 64)
 	if n, atoiErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && atoiErr == nil {
 		floor = &n
 	}
