@@ -175,29 +175,31 @@ func (c rooter) overlayByPath() error {
 	if len(r.Lower) == 0 {
 		return invalid("rootfs.json: lower", "at least one layer is needed before Linux 6.15")
 	}
-	var lower []string
 	c.Call("a place for the layers", prog.SysMount, c.Str("tmpfs"), c.Str(r.Scratch), c.Str("tmpfs"), prog.Imm(0), c.Str("mode=700,size=1m"))
+	c.Call("short names: mount(2) takes one page of options", prog.SysChdir, c.Str(r.Scratch))
+	link := func(path, name string) string {
+		c.Call("", prog.SysSymlinkat, c.Str(path), prog.Imm(u.AT_FDCWD), c.Str(name))
+		return name
+	}
+	var lower []string
 	for i, l := range r.Lower {
+		name := strconv.Itoa(i)
+		lower = append(lower, name)
 		if l.Type == "dir" {
-			lower = append(lower, l.Source)
+			link(l.Source, name)
 			continue
 		}
 		fd, err := c.layer(i, l)
 		if err != nil {
 			return err
 		}
-		p := r.Scratch + "/" + strconv.Itoa(i)
+		p := r.Scratch + "/" + name
 		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(p), prog.Imm(0o700, "0700"))
 		c.attachAt(fd, p)
-		lower = append(lower, p)
-	}
-	esc := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
-	for i := range lower {
-		lower[i] = esc.Replace(lower[i])
 	}
 	data := "lowerdir=" + strings.Join(lower, ":")
 	if r.Upper != "" {
-		data += ",upperdir=" + esc.Replace(r.Upper) + ",workdir=" + esc.Replace(r.Work)
+		data += ",upperdir=" + link(r.Upper, "upper") + ",workdir=" + link(r.Work, "work")
 		if r.Volatile {
 			data += ",volatile"
 		}
@@ -212,5 +214,6 @@ func (c rooter) overlayByPath() error {
 	c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(0o700, "0700"))
 	c.Call("root file system", prog.SysMount, c.Str("overlay"), c.Str(at), c.Str("overlay"), prog.Imm(0), c.Str(data))
 	c.root, _ = c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(at), prog.Imm(pathFlags, pathText))
+	c.Call("", prog.SysChdir, c.Str("/"))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -138,28 +139,55 @@ func attachAndMount(r bundle.Rootfs) (*os.File, error) {
 	if err := mount.AttachAt(tmp, r.Scratch); err != nil {
 		return nil, err
 	}
+	// Short names, seen from the folder that this thread works in: a value has at most 255 bytes (fsconfig(2)), all of them together a
+	// page (mount(2)), and images have up to 128 layers.
+	if err := unix.Chdir(r.Scratch); err != nil {
+		return nil, &os.PathError{Op: "chdir", Path: r.Scratch, Err: err}
+	}
 	var params []mount.Param
 	for n, l := range r.Lower {
-		path := l.Source
+		name := strconv.Itoa(n)
 		if l.Type == layer.FormErofs {
-			path = filepath.Join(r.Scratch, strconv.Itoa(n))
-			if err := attachLayer(l, path); err != nil {
-				return nil, err
-			}
+			err = attachLayer(l, filepath.Join(r.Scratch, name))
+		} else {
+			err = os.Symlink(l.Source, filepath.Join(r.Scratch, name))
 		}
-		params = append(params, mount.Param{Key: "lowerdir+", Value: path})
+		if err != nil {
+			return nil, err
+		}
+		params = append(params, mount.Param{Key: "lowerdir+", Value: name})
 	}
 	a := attrs
 	if r.Upper == "" {
 		a |= unix.MOUNT_ATTR_RDONLY
 	} else {
-		params = append(params, mount.Param{Key: "upperdir", Value: r.Upper}, mount.Param{Key: "workdir", Value: r.Work})
+		for _, d := range [][2]string{{"upperdir", r.Upper}, {"workdir", r.Work}} {
+			if err := os.Symlink(d[1], filepath.Join(r.Scratch, d[0])); err != nil {
+				return nil, err
+			}
+			params = append(params, mount.Param{Key: d[0], Value: d[0]})
+		}
 	}
 	m, err := overlay(a, params)
 	if errors.Is(err, unix.EINVAL) { // before 6.8 there is only the one list
-		m, err = overlay(a, joined(params))
+		m, err = classic(filepath.Join(r.Scratch, "root"), a, joined(params))
 	}
 	return m, err
+}
+
+// classic mounts an overlay as mount(2) does, at a folder that it makes, and clones the mount.
+func classic(at string, attrs int, data string) (*os.File, error) {
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return nil, err
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	if attrs&unix.MOUNT_ATTR_RDONLY != 0 {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount("dhow", at, "overlay", flags, data); err != nil {
+		return nil, fmt.Errorf("mount overlay: %s: %w", data, err)
+	}
+	return mount.Clone(nil, at, false)
 }
 
 func attachLayer(l bundle.Layer, path string) error {
@@ -174,19 +202,15 @@ func attachLayer(l bundle.Layer, path string) error {
 	return mount.AttachAt(m, path)
 }
 
-// joined turns lowerdir+ parameters into one lowerdir with colons. The store's own paths hold none.
-func joined(params []mount.Param) []mount.Param {
-	var lower string
-	var out []mount.Param
+// joined is the parameters as mount(2) takes them, with one lowerdir. The names hold neither commas nor colons.
+func joined(params []mount.Param) string {
+	var lower, rest []string
 	for _, p := range params {
-		if p.Key != "lowerdir+" {
-			out = append(out, p)
-			continue
+		if p.Key == "lowerdir+" {
+			lower = append(lower, p.Value)
+		} else {
+			rest = append(rest, p.Key+"="+p.Value)
 		}
-		if lower != "" {
-			lower += ":"
-		}
-		lower += p.Value
 	}
-	return append([]mount.Param{{Key: "lowerdir", Value: lower}}, out...)
+	return strings.Join(append([]string{"lowerdir=" + strings.Join(lower, ":")}, rest...), ",")
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer"
 )
 
@@ -294,5 +295,41 @@ func TestNoSpace(t *testing.T) {
 	fill.Close()
 	if err := l.Remove(keep); err != nil {
 		t.Error(err)
+	}
+}
+
+// The paths of a hundred layers are longer than what fsconfig(2) and mount(2) take.
+func TestManyLayersByPath(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	dir := t.TempDir()
+	mkdir := func(name string) string {
+		p := filepath.Join(dir, strings.Repeat("long", 20), name)
+		if err := os.MkdirAll(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	r := bundle.Rootfs{Upper: mkdir("up,per:1"), Work: mkdir("work"), Scratch: mkdir("scratch")}
+	for n := range 100 {
+		p := mkdir(fmt.Sprintf("layer:%d", n))
+		if err := os.WriteFile(filepath.Join(p, fmt.Sprint(n)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r.Lower = append(r.Lower, bundle.Layer{Type: layer.FormDir, Source: p})
+	}
+	m, err := overPaths(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	d, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", m.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if names, err := d.Readdirnames(-1); err != nil || len(names) != 100 {
+		t.Errorf("%d names, %v; want 100", len(names), err)
 	}
 }
