@@ -21,7 +21,7 @@ HELLO    = cmd/dhowd/hello/rootfs/hello
 TOOLS    = .cache/tools
 
 .DEFAULT_GOAL = build
-.PHONY: build hello demo test test-short needs vet arm64 bench fuzz install uninstall clean help
+.PHONY: build hello demo test test-short test-vm needs vet arm64 bench fuzz install uninstall clean help
 
 build: hello ## build dhow, dhowd, dhow-shim and dhow-runtime into bin/
 	@mkdir -p bin
@@ -39,6 +39,10 @@ test: needs hello ## go vet and all tests; installs what they need (as root)
 
 test-short: hello ## tests that take long are left out; nothing is installed
 	@hack/test $(TIMEOUT) -short
+
+test-vm: hello ## the runtime's and the engine's tests in a machine with Linux 6.1, cgroup v2 and systemd (as root; qemu)
+	@hack/needs vm
+	@hack/vm test $(ARGS)
 
 needs: ## install the Debian packages that tests use, those that are missing
 	@hack/needs

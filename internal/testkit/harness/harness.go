@@ -100,7 +100,7 @@ func (e *Engine) Run() {
 			e.t.Fatalf("the engine ended at once:\n%s", e.Log())
 		default:
 		}
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > 2*time.Minute { // an emulated machine loads modules for its first engine
 			e.t.Fatalf("the engine does not answer:\n%s", e.Log())
 		}
 	}
