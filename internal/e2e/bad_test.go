@@ -17,13 +17,14 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
 // as runs one of our programs as nobody, who may read and run it but nothing else.
 func as(t *testing.T, uid uint32, env []string, program string, args ...string) (stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience.Of(20*time.Second))
 	defer cancel()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

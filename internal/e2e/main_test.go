@@ -15,6 +15,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
@@ -160,7 +161,7 @@ func clients(t *testing.T) map[string]string {
 func eventually(t *testing.T, what string, ok func() bool, instead ...func() string) {
 	t.Helper()
 	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 15*time.Second {
+		if time.Since(start) > patience.Of(15*time.Second) {
 			for _, f := range instead {
 				what += ": " + f()
 			}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	kernel "github.com/dhow-containers/dhow/internal/linux/probe"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 )
 
 // mostScript is how long one script may take.
@@ -83,7 +84,7 @@ func (t asT) Run(name string, f func(testscript.T)) { f(t) }
 
 func script(t *testing.T, w *world, file, program string) {
 	testscript.RunT(asT{t}, testscript.Params{
-		Files: []string{file}, Deadline: time.Now().Add(mostScript), UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
+		Files: []string{file}, Deadline: time.Now().Add(patience.Of(mostScript)), UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			bin := filepath.Join(env.WorkDir, ".bin")
 			if err := os.Mkdir(bin, 0o755); err != nil {
@@ -142,7 +143,7 @@ func words(t *testing.T, w *world) map[string]func(*testscript.TestScript, bool,
 				if want.Match(out) != neg {
 					return
 				}
-				if time.Since(start) > 15*time.Second {
+				if time.Since(start) > patience.Of(15*time.Second) {
 					ts.Fatalf("%v: %v: %q: not as wanted within 15 seconds", args, err, out)
 				}
 			}
@@ -188,7 +189,7 @@ func netnsPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getp
 // idle is the least number of descriptors that the engine gets down to within a moment.
 func (w *world) idle() int {
 	least := w.FDs()
-	for start := time.Now(); time.Since(start) < 2*time.Second && least > w.fds; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < patience.Of(2*time.Second) && least > w.fds; time.Sleep(20 * time.Millisecond) {
 		least = min(least, w.FDs())
 	}
 	return least
@@ -218,7 +219,7 @@ func get(ts *testscript.TestScript, w *world, neg bool, from, url string) {
 			fmt.Fprint(ts.Stdout(), body)
 			return
 		}
-		if neg || time.Since(start) > 10*time.Second {
+		if neg || time.Since(start) > patience.Of(10*time.Second) {
 			ts.Fatalf("%s: %s: %v %q", from, url, err, body)
 		}
 	}
@@ -233,7 +234,7 @@ func (w *world) fetch(from, url string) (string, error) {
 		err = netlink.Inside(ns, func() error { c, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, addr); return err })
 		return c, err
 	}
-	client := http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	client := http.Client{Timeout: patience.Of(3 * time.Second), Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := client.Get(url)
 	if err != nil {
 		return "", err
@@ -256,7 +257,7 @@ func (w *world) ask(from, addr string) error {
 	defer c.Close()
 	buf := make([]byte, 100)
 	var err error
-	for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < patience.Of(10*time.Second); time.Sleep(20 * time.Millisecond) {
 		c.Write([]byte("ahoy"))
 		c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
 		var n int

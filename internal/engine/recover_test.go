@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 )
 
 // eventually tries for ten seconds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for start := time.Now(); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > patience.Of(10*time.Second) {
 			t.Fatalf("%s: not within ten seconds", what)
 		}
 	}

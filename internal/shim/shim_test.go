@@ -22,6 +22,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/shim/logfile"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 )
 
 // rig is a shim process over the fake runtime.
@@ -61,7 +62,7 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience.Of(60*time.Second))
 	r := &rig{t: t, cfg: cfg, sock: wire.SocketPath(cfg.RunDir), ctx: ctx, done: make(chan struct{})}
 	ready, theirs, err := os.Pipe()
 	if err != nil {
@@ -89,7 +90,7 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 		wire.Call(ctx, r.sock, wire.Request{Op: wire.OpShutdown, All: true})
 		select {
 		case <-r.done:
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience.Of(5 * time.Second)):
 			t.Errorf("the shim did not end")
 			r.cmd.Process.Signal(syscall.SIGQUIT)
 			r.cmd.Process.Kill()
@@ -129,7 +130,7 @@ func (r *rig) ended() *wire.Exit {
 	begin := time.Now()
 	select {
 	case <-r.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience.Of(10 * time.Second)):
 		r.t.Fatal("the shim goes on")
 	}
 	if d := time.Since(begin); d > farewell/2 {

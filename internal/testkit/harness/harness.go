@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
@@ -100,7 +101,7 @@ func (e *Engine) Run() {
 			e.t.Fatalf("the engine ended at once:\n%s", e.Log())
 		default:
 		}
-		if time.Since(start) > 2*time.Minute { // an emulated machine loads modules for its first engine
+		if time.Since(start) > patience.Of(30*time.Second) {
 			e.t.Fatalf("the engine does not answer:\n%s", e.Log())
 		}
 	}
@@ -112,7 +113,7 @@ func (e *Engine) Signal(s os.Signal) {
 	e.cmd.Process.Signal(s)
 	select {
 	case <-e.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience.Of(30 * time.Second)):
 		e.t.Fatalf("the engine does not end:\n%s", e.Log())
 	}
 }
@@ -154,7 +155,7 @@ func (e *Engine) sh(name string, args ...string) string {
 // Dial connects from within the engine's network namespace, as a program on its host would.
 func (e *Engine) Dial(ctx context.Context, network, addr string) (c net.Conn, err error) {
 	err = netlink.Inside(e.Netns, func() error {
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: patience.Of(5 * time.Second)}
 		c, err = d.DialContext(ctx, network, addr)
 		return err
 	})
@@ -163,7 +164,7 @@ func (e *Engine) Dial(ctx context.Context, network, addr string) (c net.Conn, er
 
 // HTTP is a client on the engine's host.
 func (e *Engine) HTTP() *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: e.Dial, DisableKeepAlives: true}}
+	return &http.Client{Timeout: patience.Of(10 * time.Second), Transport: &http.Transport{DialContext: e.Dial, DisableKeepAlives: true}}
 }
 
 // Busybox serves the busybox image from a registry inside the namespace, and pulls it.
@@ -233,7 +234,7 @@ func (e *Engine) Dhow(args ...string) Result {
 
 func (e *Engine) client(program, stdin string, args []string) Result {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience.Of(time.Minute))
 	defer cancel()
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 )
 
 // baseline is what the machine had before the engine.
@@ -19,12 +21,12 @@ func look(e *Engine) baseline {
 	return baseline{mounts: mounts(e.dir), links: links(), loops: loops(e.dir)}
 }
 
-// patience is how long what ends by itself may take: the kernel removes namespaces and their links in the background.
-const patience = 3 * time.Second
+// moment is how long what ends by itself may take: the kernel removes namespaces and their links in the background.
+const moment = 3 * time.Second
 
 // Leaks lists what an engine without containers must not have, now or within a moment.
 func (e *Engine) Leaks() (found []string) {
-	for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < patience.Of(moment); time.Sleep(20 * time.Millisecond) {
 		if found = e.leaks(); len(found) == 0 {
 			return nil
 		}

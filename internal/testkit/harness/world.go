@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
@@ -80,7 +81,7 @@ func (e *Engine) Registry(storage string) {
 				return
 			}
 		}
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > patience.Of(20*time.Second) {
 			e.t.Fatalf("docker-registry does not answer: %v", err)
 		}
 	}
