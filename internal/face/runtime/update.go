@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -115,8 +116,13 @@ func (a *app) update(fs *flag.FlagSet, argv []string) (int, error) {
 			return 1, err
 		}
 	}
-	if f.l3CacheSchema != "" || f.memBwSc != "" {
-		return 1, errdef.New(errdef.NotImplemented, "--l3-cache-schema, --mem-bw-schema: updating Intel RDT is not implemented by this version of dhow")
+	for _, schema := range []string{f.l3CacheSchema, f.memBwSc} {
+		if schema == "" {
+			continue
+		}
+		if err := oci.UpdateSchemata(c, schema); err != nil {
+			return 1, err
+		}
 	}
 	r := f.settled()
 	//lint:ignore SA1019 see define
