@@ -52,6 +52,7 @@ func (c binder) sources(which func(options) bool) error {
 			continue
 		}
 		c.host.trees[i] = c.tree(src, m.Destination, o)
+		c.host.again[i] = !c.ns.joins(u.CLONE_NEWNS)         // detached trees are cloned in the mount namespace they come from only
 		if c.ns.joins(u.CLONE_NEWNS) && o.propagation == 0 { // as in a namespace of its own, whose mounts all are the host's slaves
 			c.setAttr(c.host.trees[i], true, 0, 0, u.MS_SLAVE)
 		}
@@ -170,8 +171,11 @@ func (c binder) bindMount(name string, i int, o options) error {
 		return errOverProc(name, m.Destination)
 	}
 	fd := c.host.trees[i]
-	if fd == 0 {
+	switch {
+	case fd == 0:
 		fd = c.tree(src, m.Destination, o)
+	case c.host.again[i] && c.in.Facts.atLeast(6, 15): // mountinfo lists mounts as they were made (proc(5)), and so should config.json's order be
+		fd, _ = c.openTree("in its turn", fd, "", o.rbind || !o.bind)
 	}
 	if c.host.got[i].Kind != prog.None {
 		c.retryTree(i, src, m.Destination, o)

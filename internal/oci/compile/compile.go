@@ -111,6 +111,7 @@ type fromHost struct {
 	root  prog.Reg         // the folder that the root file system is
 	got   map[int]prog.Arg // where it is noted which of the trees could be opened, by the same number
 	trees map[int]prog.Reg // sources of bind mounts that are opened early, by the number of the mount
+	again map[int]bool     // those that can be cloned once more
 }
 
 // The phases: the way into namespaces; the root file system; what is mounted in it, and bound; device nodes and terminals; what is hidden
@@ -142,7 +143,7 @@ func Compile(in Input) (*prog.Program, error) {
 	if err := validate(in.Spec, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}}}
+	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}, again: map[int]bool{}}}
 	if err := (entry{c}).parseNamespaces(); err != nil {
 		return nil, err
 	}
