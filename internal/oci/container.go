@@ -283,7 +283,7 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	if err != nil {
 		return in, nil, err
 	}
-	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Namespaces: ns, Cgroups: dirs, Resctrl: c.State.Resctrl,
+	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Pid: c.State.Pid, Namespaces: ns, Cgroups: dirs, Resctrl: c.State.Resctrl,
 		NoNewKeyring: c.State.NoNewKeyring}, func() { init.Pidfd.Close() }, nil
 }
 
@@ -375,6 +375,12 @@ func removeState(dir string) error {
 	if unix.Rmdir(dir) == nil {
 		return nil
 	}
+	return removeFolder(dir)
+}
+
+// removeFolder removes a state folder and lets go of the mounts that it may hold.
+func removeFolder(dir string) error {
+	unix.Unmount(filepath.Join(dir, state.Mounts), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // mostly there is nothing
 	return os.RemoveAll(dir)
 }
 

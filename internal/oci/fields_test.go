@@ -324,3 +324,33 @@ func TestSysctl(t *testing.T) {
 		b.says("1\n77\ndom\n")
 	}
 }
+
+// A container that inherits the mount namespace is in it, and its mounts are not in the host's table but for the file that holds them.
+func TestInheritedMountNamespace(t *testing.T) {
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	check(t, err)
+	b := newBox(t)
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+	check(t, os.WriteFile(filepath.Join(b.rootfs(), "etc/mine"), nil, 0o644))
+	c := b.sleeping()
+	const look = "readlink /proc/self/ns/mnt; ls /etc; echo x > /dev/null; cat /proc/1/comm"
+	if out := b.shell(c, nil, look); out != ours+"\nmine\nsleep\n" {
+		t.Errorf("exec says %q", out)
+	}
+	if n := strings.Count(mountTable(t), b.dir); n != 1 {
+		t.Errorf("%d of its mounts are in the host's table", n)
+	}
+	check(t, c.Delete(true))
+	wait(t, c.Init())
+	b.spec.Process.Args = []string{"sh", "-c", look}
+	b.says(ours + "\nmine\ncat\n")
+	b.inUserNamespace()
+	if _, err := b.try(); err == nil || !strings.Contains(err.Error(), "linux.namespaces: a user namespace needs a mount namespace") {
+		t.Errorf("error %v", err)
+	}
+	b = newBox(t, "nothing")
+	b.namespace(specs.MountNamespace, "/proc/self/ns/mnt")
+	if _, err := b.try(); err == nil || !strings.Contains(err.Error(), "nothing") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -97,7 +97,7 @@ func Create(o CreateOptions) (_ *Container, err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir)
+			removeFolder(dir)
 		}
 	}()
 	if o.Notify {
@@ -176,7 +176,7 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if o.Rootless != nil {
 		f.Rootless = *o.Rootless
 	}
-	in := compile.Input{ID: o.ID, Bundle: o.Bundle, Spec: o.Spec, Rootfs: o.Rootfs, Facts: f, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, Spec: o.Spec, Rootfs: o.Rootfs, Facts: f, MountsFile: filepath.Join(o.Root, o.ID, state.Mounts), NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
 	if err := place(o, &in); err != nil {
 		return in, nothing, err
 	}
@@ -254,6 +254,11 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return err
 	}
 	var storeErr error
+	if o.Spec.Linux != nil && compile.InheritsMounts(&in) {
+		if err := state.Write(dir, state.Mounts, nil); err != nil {
+			return err
+		}
+	}
 	var devices netDevices
 	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp, Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
 		if o.Console == nil {

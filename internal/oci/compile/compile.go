@@ -77,6 +77,8 @@ type Input struct {
 	Unit       *plan.Unit // systemd makes the cgroup; nil: we do
 	Spec       *bundle.Spec
 	Rootfs     *bundle.Rootfs
+	// MountsFile is the file that a mount namespace is held by where the container shall be in ours; see InheritsMounts.
+	MountsFile string
 	// NoPivot moves the root in place of pivot_root(2); then HostKernelMounts says where proc and sysfs are mounted.
 	NoPivot          bool
 	HostKernelMounts []string
@@ -156,7 +158,7 @@ func Compile(in Input) (*prog.Program, error) {
 	c.Lane(prog.Child)
 	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
 	for _, phase := range []func() error{entry{c}.enter, c.hostNames, entry{c}.netDevices, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, hooker{p}.beforePivot, c.pivot,
-		k.maskedPaths, k.readonlyPaths, r.settle, p.beforePark, p.finish} {
+		k.maskedPaths, k.readonlyPaths, r.settle, entry{c}.backToOurMounts, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err
 		}

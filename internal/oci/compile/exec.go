@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"strconv"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
@@ -17,6 +19,7 @@ type ExecInput struct {
 	Facts   Facts
 	// Pidfd is a descriptor of the container's init; Namespaces are the clone flags of those it does not share with us.
 	Pidfd      int
+	Pid        int
 	Namespaces uint64
 	Cgroups    []plan.Dir
 	// NoNewKeyring: as the container was created.
@@ -56,6 +59,11 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	if in.Namespaces&u.CLONE_NEWUSER != 0 {
 		labeller{c}.openHostProc()
+	}
+	if in.Namespaces&u.CLONE_NEWNS == 0 { // its mount namespace is ours: its root is not that namespace's
+		c.Why("root")
+		c.root, _ = c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/"+strconv.Itoa(in.Pid)+"/root"), prog.Imm(pathFlags, pathText))
+		c.keep = append(c.keep, c.root)
 	}
 	c.clone(0)
 	c.Lane(prog.Child)
@@ -104,6 +112,9 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) error {
 	}
 	c.Why("linux.namespaces")
 	c.Call("enter all at once", prog.SysSetns, prog.R(init), prog.Imm(int64(flags), prog.NamespaceFlags(flags)))
+	if c.root != 0 {
+		c.rootAt(c.root)
+	}
 	if flags&u.CLONE_NEWPID != 0 {
 		c.Emit(prog.Ins{Op: prog.Fork, Flags: u.CLONE_PARENT | u.SIGCHLD, Note: "into the PID namespace"})
 	}

@@ -16,6 +16,9 @@ type namespaces struct {
 	joined []join
 	user   bool // a user namespace is made
 	enters bool // a user namespace is joined
+	// inherits: the process shall be in our mount namespace, of which home is a descriptor.
+	inherits bool
+	home     prog.Reg
 }
 
 type join struct {
@@ -72,8 +75,9 @@ func (c entry) parseNamespaces() error {
 		}
 		c.ns.joined = append(c.ns.joined, join{flag: f, path: n.Path, why: name + ".path"})
 	}
-	if !c.private(u.CLONE_NEWNS) {
-		return invalid("linux.namespaces", "a mount namespace is required: its mounts would else be the host's")
+	if InheritsMounts(&c.in) {
+		c.ns.inherits, c.ns.fresh = true, c.ns.fresh|u.CLONE_NEWNS
+		c.ns.joined = slices.DeleteFunc(c.ns.joined, func(j join) bool { return j.flag == u.CLONE_NEWNS })
 	}
 	c.ns.sort(c.in.Facts.Shared)
 	if c.ns.user && c.in.Rootfs != nil && len(c.in.Rootfs.Lower) > 0 {
@@ -81,6 +85,9 @@ func (c entry) parseNamespaces() error {
 	}
 	if err := c.validateRootless(); err != nil {
 		return err
+	}
+	if c.ns.inherits && (c.ns.user || c.ns.enters) {
+		return invalid("linux.namespaces", "a user namespace needs a mount namespace: it has no rights in the host's")
 	}
 	if err := c.validateMaps(); err != nil {
 		return err
@@ -103,6 +110,43 @@ func (n *namespaces) sort(shared map[string]bool) {
 	}
 	slices.SortStableFunc(n.joined, func(a, b join) int { return rank(a) - rank(b) })
 	n.enters = n.joins(u.CLONE_NEWUSER)
+}
+
+// InheritsMounts tells whether the container shall be in our mount namespace (runtime-spec, config-linux.md, Namespaces: a type that is
+// not listed is inherited). Its mounts are made in a namespace of their own all the same, so that the host's mount table stays as it is
+// but for one entry, a file that holds that namespace; the process then goes back into ours, with its root in the other.
+func InheritsMounts(in *Input) bool {
+	for _, n := range in.Spec.Linux.Namespaces {
+		if n.Type == specs.MountNamespace {
+			return n.Path != "" && in.Facts.Shared[n.Path]
+		}
+	}
+	return true
+}
+
+// backToOurMounts has the host lane hold the container's mounts, and brings the child back into our mount namespace.
+func (c entry) backToOurMounts() error {
+	if !c.ns.inherits {
+		return nil
+	}
+	c.Why("linux.namespaces")
+	c.Lane(prog.Host)
+	proc := c.Reg()
+	c.Emit(prog.Ins{Op: prog.OpenPid, Out: proc})
+	ns, _ := c.openTree("hold the container's mounts", proc, "ns/mnt", false)
+	c.attachAt(ns, c.in.MountsFile)
+	c.Call("", prog.SysClose, prog.R(ns))
+	c.Call("", prog.SysClose, prog.R(proc))
+	c.Lane(prog.Child)
+	c.Call("back into our own mount namespace", prog.SysSetns, prog.R(c.ns.home), prog.Imm(u.CLONE_NEWNS, "NEWNS"))
+	c.rootAt(c.root)
+	return nil
+}
+
+// rootAt makes a folder the root.
+func (e *emitter) rootAt(root prog.Reg) {
+	e.Call("", prog.SysFchdir, prog.R(root))
+	e.Call("", prog.SysChroot, e.Str("."))
 }
 
 func (n *namespaces) joins(flag uint64) bool {
@@ -156,6 +200,11 @@ func (c *compiler) private(flag uint64) bool {
 }
 
 func (c entry) openNamespaces() {
+	if c.ns.inherits {
+		c.Why("linux.namespaces")
+		c.ns.home, _ = c.CallR("our mount namespace", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/self/ns/mnt"), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+		c.keep = append(c.keep, c.ns.home)
+	}
 	for i := range c.ns.joined {
 		j := &c.ns.joined[i]
 		c.Why(j.why)

@@ -21,6 +21,7 @@ import (
 const (
 	File     = "state.json"
 	Parked   = "parked"      // exists until the container was started
+	Mounts   = "mounts"      // holds the mounts of a container that is in the runtime's own mount namespace
 	Program  = "program.txt" // the listing of what made it
 	Watched  = "watched"     // exists when somebody inside may trace: exec only from a read-only mount
 	ParkCtl  = "park.ctl"    // FIFOs through which another process releases the container
