@@ -225,3 +225,25 @@ func TestNotRunning(t *testing.T) {
 		t.Errorf("pids.max is asked by %q", got)
 	}
 }
+
+func TestLabel(t *testing.T) {
+	for _, tt := range []struct {
+		asked, label, what string
+		differs            bool
+	}{{"", "", "", false}, {"", "u:r:t:s0", "security label", false}, {"p", "p (enforce)", "AppArmor profile", false},
+		{"p", "unconfined", "AppArmor profile", true}, {"unconfined", "unconfined", "AppArmor profile", false}} {
+		v := &view{}
+		v.Spec = &bundle.Spec{Process: &specs.Process{ApparmorProfile: tt.asked}}
+		var s Section
+		v.label(&s, tt.label)
+		if tt.what == "" {
+			if len(s.Rows) > 0 {
+				t.Errorf("%+v: %+v", tt, s.Rows)
+			}
+			continue
+		}
+		if len(s.Rows) != 1 || s.Rows[0].What != tt.what || s.Rows[0].Differs != tt.differs {
+			t.Errorf("%+v: %+v", tt, s.Rows)
+		}
+	}
+}

@@ -119,11 +119,20 @@ func securitySection(v *view) Section {
 	v.seccomp(&s)
 	s.compare("no_new_privs", v.why("process.noNewPrivileges"), bit(v.Spec.Process.NoNewPrivileges), v.status["NoNewPrivs"])
 	if b, err := v.proc("attr/current"); err == nil {
-		if label := strings.TrimRight(string(b), "\x00\n"); label != "" {
-			s.add(Row{What: "security label", Kernel: label})
-		}
+		v.label(&s, strings.TrimRight(string(b), "\x00\n"))
 	}
 	return s
+}
+
+// label shows what a security module calls the first process; AppArmor adds the profile's mode.
+func (v *view) label(s *Section, label string) {
+	switch p := v.Spec.Process.ApparmorProfile; {
+	case p != "":
+		name, mode, _ := strings.Cut(label, " (")
+		s.compare("AppArmor profile", v.why("process.apparmorProfile"), p, name).Note = strings.TrimSuffix(mode, ")")
+	case label != "":
+		s.add(Row{What: "security label", Kernel: label})
+	}
 }
 
 func bit(b bool) string {
