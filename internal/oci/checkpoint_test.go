@@ -23,7 +23,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 )
 
-// needCriu skips where criu is absent or does not work with this kernel (Debian 12's 3.17 does not from Linux 6.11 on).
+// needCriu skips where criu is absent or does not work with this kernel (Debian 12 has 3.17, which fails on Linux 6.18).
 func needCriu(t *testing.T) {
 	t.Helper()
 	path, err := criu.Find()
