@@ -35,6 +35,9 @@ func Checkpoint(c *Container, o *CheckpointOptions) error {
 	if err != nil {
 		return err
 	}
+	if c.State.Notify != "" {
+		return errdef.New(errdef.NotImplemented, "container %s cannot be checkpointed: it reports to a service manager (NOTIFY_SOCKET)", c.State.ID)
+	}
 	if _, err := os.Stat(filepath.Join(c.State.Bundle, "rootfs.json")); err == nil {
 		return errdef.New(errdef.NotImplemented, "container %s cannot be checkpointed: its root is put together from an engine's layers (rootfs.json)", c.State.ID)
 	}
@@ -66,6 +69,9 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	defer closeFacts()
+	if in.Facts.Rootless {
+		return nil, errdef.New(errdef.Forbidden, "restore container %s: criu needs root", o.ID)
+	}
 	if _, err := compile.Compile(in); err != nil { // the same config that create would refuse
 		return nil, err
 	}
@@ -73,12 +79,15 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dirs, err := plan.Dirs(in.Facts.Cgroup, in.CgroupPath)
+	dirs, err := in.CgroupDirs()
 	if err != nil {
 		return nil, err
 	}
 	c := &Container{root: o.Root, spec: o.Spec, State: state.State{Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(&o),
-		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations}}
+		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations, SharedPids: SharesPids(o.Spec)}}
+	if in.Unit != nil {
+		c.State.Unit, c.State.UserUnit = in.Unit.Name, in.Unit.User
+	}
 	if o.Config != nil {
 		if err := os.WriteFile(filepath.Join(dir, bundle.ConfigFile), o.Config, 0o600); err != nil {
 			return nil, err
@@ -87,7 +96,7 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
 		return nil, err
 	}
-	if err := (restoring{c}).run(&o, r, dir, steps); err != nil {
+	if err := (restoring{c}).run(&o, r, dir, cgroupsOf(in.Unit, steps)); err != nil {
 		err = fmt.Errorf("restore container %s: %w", o.ID, err)
 		if rmErr := (restoring{c}).takeBack(); rmErr != nil {
 			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
@@ -97,10 +106,23 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	return c, nil
 }
 
+// cgroupsOf returns what makes the cgroups around a process: the scope first, where systemd makes one.
+func cgroupsOf(u *plan.Unit, steps []plan.Step) func(pid int) error {
+	scope := startUnit(u)
+	return func(pid int) error {
+		if scope != nil {
+			if err := scope(pid); err != nil {
+				return err
+			}
+		}
+		return cgroup.Apply(steps, pid)
+	}
+}
+
 // restoring is a container that is being restored.
 type restoring struct{ *Container }
 
-func (c restoring) run(o *CreateOptions, r *CheckpointOptions, dir string, steps []plan.Step) error {
+func (c restoring) run(o *CreateOptions, r *CheckpointOptions, dir string, join func(pid int) error) error {
 	place := filepath.Join(dir, "criu-root")
 	if err := os.Mkdir(place, 0o755); err != nil {
 		return err
@@ -109,7 +131,7 @@ func (c restoring) run(o *CreateOptions, r *CheckpointOptions, dir string, steps
 	run := checkpoint.Restorer{
 		Container: checkpoint.Container{Bundle: o.Bundle, Rootfs: c.State.Rootfs, Spec: o.Spec, Cgroups: c.State.Cgroups},
 		Stdio:     o.Stdio, Place: place, Console: o.Console,
-		Join:       func(pid int) error { return cgroup.Apply(steps, pid) },
+		Join:       join,
 		Namespaces: c.hooks,
 		Born: func(pid int) error {
 			if err := c.born(pid, dir); err != nil {
@@ -150,5 +172,5 @@ func (c restoring) takeBack() error {
 	if err := cgroup.Kill(c.State.Cgroups); err != nil {
 		return err
 	}
-	return cgroup.Remove(c.State.Cgroups)
+	return removeCgroups(&c.State)
 }
