@@ -17,8 +17,9 @@ func (a viewer) features(fs *flag.FlagSet, argv []string) (int, error) {
 	}
 	f := compile.Features(host)
 	f.Annotations = map[string]string{
-		"com.github.dhow-containers.dhow.version": a.version.Number,
-		"com.github.dhow-containers.dhow.commit":  a.version.Commit,
+		"com.github.dhow-containers.dhow.version":    a.version.Number,
+		"com.github.dhow-containers.dhow.commit":     a.version.Commit,
+		"org.opencontainers.runc.checkpoint.enabled": "true", // runc's name, which engines look for
 	}
 	f.PotentiallyUnsafeConfigAnnotations = []string{"org.systemd.property."} // a prefix: properties of the scope (docs/cgroups.md)
 	return 0, a.printJSON(f)
