@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,7 +41,12 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 		if err == nil {
 			return r, trace(o.Trace, p, r.Times())
 		}
-		if !again && len(o.Cgroup) == 0 && refusesProcesses(p, err) {
+		if !again && len(o.Cgroup) == 0 && c.State.UserUnit && failedToJoin(p, err, syscall.EACCES, syscall.EPERM) {
+			in.Scope = c.State.Unit // an ordinary user may not move processes from one part of the hierarchy to another; systemd may
+			env.Unit = func(pid int) error { return scopeOf(&c.State).Attach(pid) }
+			continue
+		}
+		if !again && len(o.Cgroup) == 0 && failedToJoin(p, err, syscall.EBUSY, syscall.EOPNOTSUPP) {
 			if own, err := cgroup.Unified(c.State.Pid); err == nil {
 				var other bool
 				if in.Cgroups, other = plan.Same(in.Cgroups, own); other {
@@ -52,12 +58,12 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 	}
 }
 
-// refusesProcesses tells whether a program failed because a v2 cgroup does not take processes.
-func refusesProcesses(p *prog.Program, err error) bool {
+// failedToJoin tells whether a program failed with one of these errnos because a cgroup does not take the process.
+func failedToJoin(p *prog.Program, err error, errnos ...syscall.Errno) bool {
 	var step *interp.StepError
 	if !errors.As(err, &step) || step.Index < 0 || step.Index >= len(p.Ins) {
 		return false
 	}
 	in := &p.Ins[step.Index]
-	return (step.Errno == syscall.EBUSY || step.Errno == syscall.EOPNOTSUPP) && (in.Op == prog.Clone || in.Why == "linux.cgroupsPath")
+	return slices.Contains(errnos, step.Errno) && (in.Op == prog.Clone || in.Why == "linux.cgroupsPath")
 }

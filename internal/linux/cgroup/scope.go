@@ -53,3 +53,13 @@ func (s Scope) Set(properties []plan.Property) error {
 	defer conn.Close()
 	return conn.Set(s.Name, properties)
 }
+
+// Attach moves a process into the unit.
+func (s Scope) Attach(pid int) error {
+	conn, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Attach(s.Name, pid)
+}

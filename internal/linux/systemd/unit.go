@@ -156,6 +156,19 @@ func (c *Conn) Set(name string, properties []plan.Property) error {
 	return nil
 }
 
+// Attach moves a process into the cgroup of a unit (systemd 238).
+func (c *Conn) Attach(name string, pid int) error {
+	_, err := c.manager("AttachProcessesToUnit", "ssau", func(e *encoder) {
+		e.str(name)
+		e.str("")
+		e.value([]uint32{uint32(pid)})
+	})
+	if err != nil {
+		return fmt.Errorf("attach process to unit %s: %w", name, err)
+	}
+	return nil
+}
+
 // Stop ends a unit and forgets its failure, if it failed. One that is gone is no error.
 func (c *Conn) Stop(name string) error {
 	err := c.job(func() (message, error) {

@@ -22,6 +22,7 @@ type ExecInput struct {
 	Pid        int
 	Namespaces uint64
 	Cgroups    []plan.Dir
+	Scope      string // where set, the unit into which systemd moves the process, in place of joining Cgroups
 	// NoNewKeyring: as the container was created.
 	NoNewKeyring bool
 	Resctrl      []string // groups of resctrl that the container is in
@@ -47,7 +48,9 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		c.in.Facts.Clone3 = false // it counts before the child is in its cgroup, so it must not be born there
 	}
 	c.Why("linux.cgroupsPath")
-	c.openCgroups(in.Cgroups)
+	if in.Scope == "" {
+		c.openCgroups(in.Cgroups)
+	}
 	c.joinResctrl(in.Resctrl)
 	c.Why("")
 	init, _ := c.CallR("the container's init", prog.SysFcntl, prog.Imm(int64(in.Pidfd)), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(3))
@@ -67,7 +70,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	}
 	c.clone(0)
 	c.Lane(prog.Child)
-	if err := c.execEnter(init, in.Namespaces); err != nil {
+	if err := c.execEnter(init, in.Namespaces, in.Scope); err != nil {
 		return nil, err
 	}
 	if in.Process.Terminal {
@@ -92,7 +95,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	return c.Program(), nil
 }
 
-func (c *compiler) execEnter(init prog.Reg, flags uint64) error {
+func (c *compiler) execEnter(init prog.Reg, flags uint64, scope string) error {
 	c.Call("nobody in the container may trace us", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
@@ -107,6 +110,12 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64) error {
 		return err
 	}
 	c.joinCgroups()
+	if scope != "" {
+		c.Lane(prog.Host)
+		c.Why("linux.cgroupsPath")
+		c.Emit(prog.Ins{Op: prog.Unit, Note: "AttachProcessesToUnit " + scope})
+		c.Lane(prog.Child)
+	}
 	if err := c.affinity("process.execCPUAffinity.final", cpus.Final); err != nil {
 		return err
 	}
