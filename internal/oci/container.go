@@ -85,7 +85,7 @@ func (c *Container) Start() error {
 		return err
 	}
 	if err = c.poststart(); err != nil { // runtime.md, Lifecycle, 9: the container is stopped
-		if killErr := cgroup.Kill(c.State.Cgroups); killErr != nil {
+		if killErr := killAll(c); killErr != nil {
 			err = fmt.Errorf("%w (and stopping the container: %v)", err, killErr)
 		}
 		c.killInit()

@@ -24,12 +24,11 @@ import (
 // maxHookOutput bounds what of a failed hook's output goes into the error, in bytes.
 const maxHookOutput = 4096
 
-// hookText is the state that a hook reads on its standard input (runtime-spec, config.md, POSIX-platform Hooks).
+// hookText is the state that a hook reads on its standard input (runtime-spec, config.md, POSIX-platform Hooks). Up to start it is
+// "created": the first hooks are called after step 2 of the lifecycle, which is what the word means (runtime.md, State).
 func hookText(s *state.State, kind string, pid int) ([]byte, error) {
-	status := specs.StateCreating
+	status := specs.StateCreated
 	switch kind {
-	case "startContainer":
-		status = specs.StateCreated
 	case "poststart":
 		status = specs.StateRunning
 	case "poststop":

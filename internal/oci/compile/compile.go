@@ -146,6 +146,9 @@ func Compile(in Input) (*prog.Program, error) {
 		return nil, err
 	}
 	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}, again: map[int]bool{}}}
+	if l := in.Spec.Linux.MountLabel; l != "" && !in.Facts.SELinux {
+		c.Warn("linux.mountLabel: " + strconv.Quote(l) + ": SELinux is not enabled on this host; it is left out")
+	}
 	if err := (entry{c}).parseNamespaces(); err != nil {
 		return nil, err
 	}

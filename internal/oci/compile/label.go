@@ -30,11 +30,20 @@ func validateLabels(s *bundle.Spec, f *Facts) error {
 		case l.value == "":
 		case strings.ContainsFunc(l.value, func(r rune) bool { return r < ' ' || r == 0x7f || r == '"' }) || strings.TrimSpace(l.value) != l.value || len(l.value) > maxLabel:
 			return invalid(l.field, "%q is no name of a profile or label", l.value)
+		case l.field == "linux.mountLabel" && !l.on: // nobody would look at it: left out, with a warning
 		case !l.on:
 			return invalid(l.field, "%q: %s is not enabled on this host; enable it or leave the field out", l.value, l.module)
 		}
 	}
 	return nil
+}
+
+// mountLabel is the SELinux label for file systems; empty where no SELinux would look at it.
+func mountLabel(c *compiler) string {
+	if !c.in.Facts.SELinux {
+		return ""
+	}
+	return c.spec.Linux.MountLabel
 }
 
 // proc returns a handle of a procfs in which nothing of the container's can stand in for a file: a new instance that only this process
@@ -116,7 +125,7 @@ func (c labeller) keyring() {
 
 // context gives a file system that is being made the SELinux label of the container's files; a mount's own option goes before.
 func (c labeller) context(fs prog.Reg, options []string) {
-	l := c.spec.Linux.MountLabel
+	l := mountLabel(c.compiler)
 	for _, o := range options {
 		if strings.HasPrefix(o, "context=") {
 			return
@@ -145,7 +154,7 @@ func contextValue(key, value string) string {
 
 // folder labels the root folder of a file system that takes no label by option (mqueue).
 func (c labeller) folder(fd prog.Reg) {
-	l := c.spec.Linux.MountLabel
+	l := mountLabel(c.compiler)
 	if l == "" {
 		return
 	}

@@ -177,7 +177,7 @@ func (c mounter) classic(m *specs.Mount, o options, attr uint64, target prog.Reg
 	c.Call("", prog.SysFchdir, prog.R(target))
 	flags := int64(o.super | mountFlags(attr))
 	labelled := slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "context=") })
-	if l := c.spec.Linux.MountLabel; l != "" && !labelled && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
+	if l := mountLabel(c.compiler); l != "" && !labelled && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
 		o.data = append(o.data, `context="`+l+`"`)
 	}
 	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str("."), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),

@@ -204,7 +204,7 @@ func (c rooter) overlayByPath() error {
 			data += ",volatile"
 		}
 	}
-	if l := c.spec.Linux.MountLabel; l != "" {
+	if l := mountLabel(c.compiler); l != "" {
 		data += `,context="` + l + `"`
 	}
 	if len(data) >= 4096 {
