@@ -77,13 +77,22 @@ func (c binder) tryTree(i int, src, dest string, o options) {
 	c.host.trees[i], c.host.got[i] = fd, got
 }
 
-// retryTree opens what tryTree could not.
-func (c binder) retryTree(i int, src, dest string, o options) {
-	have := c.Label()
+// retryTree opens what tryTree could not, and takes what it could in its turn.
+func (c binder) retryTree(i int, src, dest string, o options) prog.Reg {
+	have, done := c.Label(), c.Label()
 	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{c.host.got[i], prog.Imm(0), prog.Imm(0), prog.Imm(0xffffffff)}, Note: "not opened yet"}).Otherwise(have)
-	_, at := c.openTree("bind "+src+" to "+dest, 0, src, o.rbind || !o.bind)
-	at.To(c.host.trees[i])
+	fd, first := c.openTree("bind "+src+" to "+dest, 0, src, o.rbind || !o.bind)
+	if !c.in.Facts.atLeast(6, 15) {
+		first.To(c.host.trees[i])
+		c.Bind(have)
+		return c.host.trees[i]
+	}
+	c.Jump(done)
 	c.Bind(have)
+	_, second := c.openTree("in its turn", c.host.trees[i], "", o.rbind || !o.bind)
+	second.To(fd)
+	c.Bind(done)
+	return fd
 }
 
 // idmapped opens, in the host lane, the sources whose owners are to be mapped: that is for the owner of their file systems to do
@@ -172,13 +181,12 @@ func (c binder) bindMount(name string, i int, o options) error {
 	}
 	fd := c.host.trees[i]
 	switch {
+	case c.host.got[i].Kind != prog.None:
+		fd = c.retryTree(i, src, m.Destination, o)
 	case fd == 0:
 		fd = c.tree(src, m.Destination, o)
 	case c.host.again[i] && c.in.Facts.atLeast(6, 15): // mountinfo lists mounts as they were made (proc(5)), and so should config.json's order be
 		fd, _ = c.openTree("in its turn", fd, "", o.rbind || !o.bind)
-	}
-	if c.host.got[i].Kind != prog.None {
-		c.retryTree(i, src, m.Destination, o)
 	}
 	if o.rset|o.rclear != 0 {
 		c.setAttr(fd, true, o.rset, o.rclear, 0)
