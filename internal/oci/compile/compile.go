@@ -33,6 +33,7 @@ type Facts struct {
 	// Rootless tells that we are not the machine's root: what we may not do to cgroups is done without. User is who we are, as this
 	// user namespace calls us, with our group; IDHelpers are newuidmap and newgidmap, where they are installed.
 	Rootless  bool
+	Nested    bool // we are in a user namespace that is not the machine's, as below rootless podman
 	User      [2]uint32
 	IDHelpers [2]string
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.

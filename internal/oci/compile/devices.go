@@ -151,7 +151,7 @@ func (c nodes) device(dir prog.Reg, d specs.LinuxDevice) {
 	number := strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10)
 	if kind == u.S_IFIFO {
 		number, d.Major, d.Minor = "0", 0, 0
-	} else if c.ns.user || c.ns.enters {
+	} else if c.ns.user || c.ns.enters || c.in.Facts.Nested {
 		fd, _ := c.openTree("bind the host's node "+p, 0, p, false)
 		c.expectNode(fd, "", d, "the host's "+p+" is the device "+number)
 		c.move(fd, c.ensure(p, false))

@@ -89,7 +89,7 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 // (sysfs is its view of network devices); then the host's is bound.
 func (c mounter) newMount(m *specs.Mount, o options, attr uint64) prog.Reg {
 	bound, done := c.Label(), c.Label()
-	fallback := m.Type == "sysfs" && (c.ns.user || c.ns.enters)
+	fallback := m.Type == "sysfs" && (c.ns.user || c.ns.enters || c.in.Facts.Nested)
 	fs, at := c.CallR("mount "+m.Type+" on "+m.Destination, prog.SysFsopen, c.Str(m.Type), prog.Imm(u.FSOPEN_CLOEXEC, "CLOEXEC"))
 	if fallback {
 		at.Else(bound, u.EPERM)

@@ -11,7 +11,8 @@ import (
 // user tells who we are: the machine's root, root of some user namespace, or an ordinary user.
 func user(f *compile.Facts) {
 	f.User = [2]uint32{uint32(os.Geteuid()), uint32(os.Getegid())}
-	f.Rootless = f.User[0] != 0 || !initialUsers()
+	f.Nested = !initialUsers()
+	f.Rootless = f.User[0] != 0 || f.Nested
 	if f.User[0] == 0 {
 		return
 	}
