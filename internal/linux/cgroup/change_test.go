@@ -68,6 +68,9 @@ func TestChangeAllOrNone(t *testing.T) {
 			t.Fatal(err)
 		}
 		bad := plan.Step{Kind: plan.Write, Path: path.Join(dirs[0].Path, "no.such.file"), Value: "1", Why: "linux.resources.test"}
+		if last := steps[len(steps)-1]; last.Kind == plan.Devices { // is always the last, and replaces in one call: there is nothing to set back
+			continue
+		}
 		err = Change(append(steps, bad))
 		if err == nil || !strings.Contains(err.Error(), "linux.resources.test") || !strings.Contains(err.Error(), "is as it was") {
 			t.Fatalf("%v", err)

@@ -135,10 +135,24 @@ func (p *planner) delegate(d Dir, dir string) {
 	}
 	for _, c := range d.Controllers {
 		if p.unifiedOnly && !contains(p.required, c) {
-			p.add(Step{Kind: Write, Path: file, Value: "+" + c, Tolerate: []uint{enoent, ebusy, einval, eopnotsupp},
+			p.add(Step{Kind: Write, Path: file, Value: d.opening(c), Tolerate: []uint{enoent, ebusy, einval, eopnotsupp},
 				Why: "linux.cgroupsPath"})
 		}
 	}
+}
+
+// opening is how a controller is opened that threads may have apart. Alone, the kernel would open it even in a cgroup with processes, and
+// make that the root of a threaded domain, below which no container can be; together with one that is for processes only it refuses.
+func (d Dir) opening(controller string) string {
+	switch controller {
+	case "cpu", "cpuset", "pids", "perf_event":
+		for _, whole := range [...]string{"memory", "io"} {
+			if d.Has(whole) {
+				return "+" + controller + " +" + whole
+			}
+		}
+	}
+	return "+" + controller
 }
 
 func contains(list []string, s string) bool {
