@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/archive"
 	"github.com/dhow-containers/dhow/internal/engine/container"
 	"github.com/dhow-containers/dhow/internal/engine/depot"
 	"github.com/dhow-containers/dhow/internal/engine/event"
@@ -72,7 +72,7 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 	}
 	e.ID = e.depot.ID
 	if c.CgroupParent == "" {
-		c.CgroupParent = "/dhow/" + id.Short(e.ID)
+		c.CgroupParent = "/dhow/" + e.ID[:12]
 	}
 	if e.net, err = network.Open(network.Config{Records: e.depot.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
 		return nil, err
@@ -111,7 +111,9 @@ func (e *Engine) assemble(c Config) error {
 		version = "2"
 	}
 	e.API = api.Engine{
-		Containers: e.containers, Execs: e.containers.Execs(), Images: images, Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
+		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
+		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
+		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
 			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,

@@ -17,6 +17,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/api/types/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Engine is everything a face can reach.
@@ -24,6 +25,7 @@ type Engine struct {
 	Containers Containers
 	Execs      Execs
 	Images     Images
+	Archives   Archives
 	Networks   Networks
 	Volumes    Volumes
 	System     System
@@ -121,6 +123,31 @@ type Images interface {
 	Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error)
 	Prune(ctx context.Context, f Filters) (image.PruneReport, error)
 	Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error)
+}
+
+// Archives move images and containers in and out as tars, and make images here. What Save and Export return writes the tar; it must
+// be called once, and an error it gives after the first byte means that the tar is worth nothing.
+type Archives interface {
+	Save(ctx context.Context, names []string, platforms []ocispec.Platform) (write func(io.Writer) error, err error)
+	Load(ctx context.Context, r io.Reader, platforms []ocispec.Platform, quiet bool, p Progress) error
+	// Import makes an image of a file system's tar: r, or with o.URL what lies there.
+	Import(ctx context.Context, o ImportOptions, r io.Reader, p Progress) error
+	Export(ctx context.Context, ref string) (write func(io.Writer) error, err error)
+	Commit(ctx context.Context, o CommitOptions) (id string, err error)
+}
+
+// ImportOptions say what an imported image is called and what it says. Changes are instructions of a Dockerfile.
+type ImportOptions struct {
+	URL, Ref, Message, Platform string
+	Changes                     []string
+}
+
+// CommitOptions say what is made of a container. Config is laid under the changes and over the container's own configuration.
+type CommitOptions struct {
+	Container, Ref, Author, Comment string
+	Pause                           bool
+	Changes                         []string
+	Config                          *container.Config
 }
 
 // Networks are the operations on networks.

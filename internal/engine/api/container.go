@@ -65,8 +65,10 @@ type Mount struct {
 // State is how a container last was.
 type State struct {
 	// Running is true from the moment the command runs until its end has been recorded.
-	Running    bool      `json:"running,omitempty"`
-	Paused     bool      `json:"paused,omitempty"`
+	Running bool `json:"running,omitempty"`
+	Paused  bool `json:"paused,omitempty"`
+	// Held is a freeze of the engine's own, for a commit; whoever finds it after a crash thaws.
+	Held       bool      `json:"held,omitempty"`
 	Restarting bool      `json:"restarting,omitempty"`
 	Dead       bool      `json:"dead,omitempty"`
 	OOMKilled  bool      `json:"oom_killed,omitempty"`

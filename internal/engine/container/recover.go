@@ -136,6 +136,7 @@ func (s *Recovery) finishAtBoot(u *unit, r *run, exit wire.Exit) {
 }
 
 func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
+	s.thaw(u, shim, st)
 	rec := u.change()
 	if !rec.State.Running || rec.State.Pid != st.Pid || rec.State.Paused != (st.Status == "paused") {
 		rec.State.Running, rec.State.Pid, rec.State.Paused, rec.State.Restarting = true, st.Pid, st.Status == "paused", false
@@ -147,6 +148,23 @@ func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
 	}
 	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
 	s.follow(u, shim)
+}
+
+// thaw ends a freeze that the last engine meant to last for a moment.
+func (s *Recovery) thaw(u *unit, shim *keeper.Shim, st *wire.State) {
+	if !u.rec.Load().State.Held {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if st.Status == "paused" {
+		if err := shim.Resume(ctx); err != nil {
+			s.Log.Error("container not thawed", "container", u.id, "err", err)
+			return
+		}
+		st.Status = "running"
+	}
+	s.unhold(u)
 }
 
 func (s *Recovery) follow(u *unit, shim *keeper.Shim) {

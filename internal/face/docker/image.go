@@ -26,10 +26,10 @@ func imageList(c *call) error {
 	return c.done(shapeImages(l, c.minor), err)
 }
 
-// imageCreate pulls. An error before the first line of progress has a real status; later it is a line of the stream.
+// imageCreate imports (fromSrc) or pulls. An error before the first line of progress has a real status; later it is a line of the stream.
 func imageCreate(c *call) error {
 	if c.has("fromSrc") {
-		return errdef.New(errdef.NotImplemented, "importing an image (fromSrc) is not implemented by this version of dhow")
+		return imageImport(c)
 	}
 	ref, err := c.pullRef()
 	if err != nil {

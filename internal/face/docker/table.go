@@ -63,7 +63,7 @@ func containerOps() []op {
 		missing("GET", "/containers/{id}/archive"),
 		missing("PUT", "/containers/{id}/archive"),
 		missing("GET", "/containers/{id}/changes"),
-		missing("GET", "/containers/{id}/export"),
+		{method: "GET", path: "/containers/{id}/export", do: containerExport, stream: true, state: works},
 		missing("GET", "/containers/{id}/checkpoints"),
 		missing("POST", "/containers/{id}/checkpoints"),
 		missing("DELETE", "/containers/{id}/checkpoints/{checkpoint}"),
@@ -73,19 +73,19 @@ func containerOps() []op {
 func imageOps() []op {
 	return []op{
 		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity, no shared-size; Manifests are never in the answer"},
-		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: partly, note: "pull of one tag or digest; no import (fromSrc), no pull of all tags"},
+		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: partly, note: "import, and pull of one tag or digest; no pull of all tags"},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		missing("GET", "/images/search"),
-		missing("GET", "/images/get"),
-		missing("POST", "/images/load"),
+		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "one platform per image; what the archive holds is uncompressed"},
+		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; one platform per image"},
 		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no platform; Manifests are never in the answer"},
 		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: partly, note: "no platform"},
-		missing("GET", "/images/{name...}/get"),
+		{method: "GET", path: "/images/{name...}/get", do: imageSaveOne, stream: true, state: works},
 		missing("GET", "/images/{name...}/attestations"),
 		missing("POST", "/images/{name...}/push"),
 		{method: "POST", path: "/images/{name...}/tag", do: imageTag, state: works},
 		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: partly, note: "no platforms"},
-		missing("POST", "/commit"),
+		{method: "POST", path: "/commit", do: commit, body: jsonBody, stream: true, state: works},
 		missing("GET", "/distribution/{name...}/json"),
 	}
 }

@@ -112,3 +112,17 @@ func (f *inflated) finish() error {
 
 // Close frees the decoder.
 func (f *inflated) Close() { f.close() }
+
+// Inflate gives the uncompressed bytes of a stream, whatever compressed it, with the bounds that layers have; most bounds the
+// output. Its Read ends in io.EOF only when nothing is left of r.
+func Inflate(r io.Reader, most int64) (io.ReadCloser, error) {
+	f, err := inflate(r, most)
+	if err != nil {
+		return nil, err
+	}
+	return inflater{f}, nil
+}
+
+type inflater struct{ *inflated }
+
+func (i inflater) Close() error { i.inflated.Close(); return nil }

@@ -33,7 +33,12 @@ func (s *Store) Ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 			continue
 		}
 		if info, err = s.Info(want); errdef.Is(err, errdef.NotFound) { // it may have come just before we entered
-			info, err = s.ingest(ctx, want, r)
+			info, err = s.ingest(ctx, r, func(got digest.Digest) error {
+				if got != want {
+					return errdef.New(errdef.DataLoss, "content has the digest %s", got)
+				}
+				return nil
+			})
 		}
 		leave()
 		if err != nil {
@@ -43,7 +48,18 @@ func (s *Store) Ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 	}
 }
 
-func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (Info, error) {
+// Take is Ingest for a layer whose digest nobody knows yet. claim is told it before the layer gets its name, so that whoever sweeps can
+// be kept from taking it for a leftover.
+func Take(ctx context.Context, s *Store, r io.Reader, claim func(digest.Digest)) (Info, error) {
+	info, err := s.ingest(ctx, r, func(got digest.Digest) error { claim(got); return nil })
+	if err != nil {
+		return Info{}, fmt.Errorf("take layer: %w", err)
+	}
+	return info, nil
+}
+
+// ingest makes a layer of r when accept agrees with its digest.
+func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Digest) error) (Info, error) {
 	dir, drop, err := s.stage("layer")
 	if err != nil {
 		return Info{}, err
@@ -59,23 +75,27 @@ func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 	if err != nil {
 		return Info{}, err
 	}
-	if got := digest.NewDigestFromBytes(digest.SHA256, sum); got != want {
-		return Info{}, errdef.New(errdef.DataLoss, "content has the digest %s", got)
+	id := digest.NewDigestFromBytes(digest.SHA256, sum)
+	if err := accept(id); err != nil {
+		return Info{}, err
 	}
 	root, err := p.Finish()
 	if err != nil {
 		return Info{}, err
+	}
+	if s.Has(id) {
+		return s.Info(id)
 	}
 	if gap := -size & 511; gap > 0 { // the kernel reads whole blocks
 		if err := f.Truncate(size + gap); err != nil {
 			return Info{}, fmt.Errorf("pad %s: %w", tarFile, err)
 		}
 	}
-	info := Info{DiffID: want, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(root)}
+	info := Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(root)}
 	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return tree.Encode(f, root) }); err != nil {
 		return Info{}, err
 	}
-	if err := s.shape(dir, root, f, want, size); err != nil {
+	if err := s.shape(dir, root, f, id, size); err != nil {
 		return Info{}, err
 	}
 	if err := writeSync(filepath.Join(dir, infoFile), info); err != nil {
@@ -84,7 +104,7 @@ func (s *Store) ingest(ctx context.Context, want digest.Digest, r io.Reader) (In
 	if err := f.Sync(); err != nil {
 		return Info{}, err
 	}
-	return info, publish(dir, s.path(want))
+	return info, publish(dir, s.path(id))
 }
 
 // implicit reports whether a directory besides the root has no entry of its own.

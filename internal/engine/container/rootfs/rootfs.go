@@ -16,6 +16,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/container/passwd"
+	"github.com/dhow-containers/dhow/internal/linux/mount"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 )
 
@@ -27,6 +28,9 @@ func New(f *os.File) *Root { return &Root{r: safepath.FromFile(f)} }
 
 // Close lets the mount go.
 func (r *Root) Close() error { return r.r.Close() }
+
+// Inside is the root file system of a running container as its process sees it, without what is mounted in it, detached and read-only.
+func Inside(pidfd *os.File) (*os.File, error) { return mount.RootOf(pidfd) }
 
 // User finds who user is by the container's own files; absent files mean that only numbers are known.
 func (r *Root) User(user string, extra []string) (passwd.User, error) {

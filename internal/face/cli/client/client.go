@@ -163,7 +163,8 @@ func (c *Client) call(ctx context.Context, method, path string, q url.Values, in
 	return nil
 }
 
-// Open sends a request and returns once the headers of a good answer are there; the caller closes its body.
+// Open sends a request and returns once the headers of a good answer are there; the caller closes its body. in is sent as JSON, or
+// when it is an io.Reader as the tar that it gives.
 func (c *Client) Open(ctx context.Context, method, path string, q url.Values, in any, header http.Header) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, q, in, header)
 	if err != nil {
@@ -188,8 +189,10 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 	if c.network == "tcp" {
 		u.Host = c.addr
 	}
-	var body io.Reader
-	if in != nil {
+	body, kind := io.Reader(nil), "application/json"
+	if r, ok := in.(io.Reader); ok {
+		body, kind = r, "application/x-tar"
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
@@ -204,7 +207,7 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 		req.Header[k] = v
 	}
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", kind)
 	}
 	req.Header.Set("User-Agent", c.agent)
 	return req, nil

@@ -1,0 +1,193 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/store/image"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// LoadOptions say what to take from an archive. Progress tells how far a large layer is.
+type LoadOptions struct {
+	Platforms []ocispec.Platform // none: of an index the host's, or else the first
+	Host      ocispec.Platform
+	Progress  func(layer string, current, total int64)
+}
+
+// Load reads an archive from r to its end and makes its images images of this host: all of them, or with an error none.
+func Load(ctx context.Context, s *image.Store, r io.Reader, o LoadOptions) ([]*image.Fresh, error) {
+	b := s.Begin()
+	made, err := load(ctx, b, r, o)
+	if cerr := b.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil && ctx.Err() != nil { // what a cut stream looks like from inside is of no interest
+		err = fmt.Errorf("image archive: %w", context.Cause(ctx))
+	}
+	return made, err
+}
+
+func load(ctx context.Context, b *image.Batch, r io.Reader, o LoadOptions) ([]*image.Fresh, error) {
+	l, err := newLoader(ctx, b, o)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	if err := l.read(r); err != nil {
+		return nil, err
+	}
+	if err := l.images(); err != nil {
+		return nil, err
+	}
+	return b.Commit()
+}
+
+// Plain is the uncompressed stream of something that people send: gzip, bzip2, zstd or nothing.
+func Plain(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	magic, err := br.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
+		return nil, errdef.New(errdef.NotImplemented, "the stream is compressed with xz, which is not supported: pipe it through xz -d")
+	case bytes.HasPrefix(magic, []byte("\x5d\x00\x00")):
+		return nil, errdef.New(errdef.NotImplemented, "the stream is compressed with lzma, which is not supported: pipe it through lzma -d")
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		in := &counter{r: br}
+		return io.NopCloser(&ratioReader{r: bzip2.NewReader(in), in: in}), nil
+	}
+	return image.Inflate(br, 1<<62)
+}
+
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// ratioReader ends in an error when much comes out of little.
+type ratioReader struct {
+	r   io.Reader
+	in  *counter
+	out int64
+}
+
+func (r *ratioReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if r.out += int64(n); r.out > ratioFree && r.out > ratio*r.in.n {
+		return 0, damaged("a bomb: %d bytes became more than %d", r.in.n, r.out)
+	}
+	var bad bzip2.StructuralError
+	if errors.As(err, &bad) {
+		err = damaged("%w", err)
+	}
+	return n, err
+}
+
+// loader reads one archive.
+type loader struct {
+	ctx     context.Context
+	b       *image.Batch
+	o       LoadOptions
+	file    *os.File // entries put aside
+	used    int64    // bytes of file
+	names   int64
+	entries map[string]*entry
+	raw     *counter // what came in, however compressed
+	out     int64    // what all layers became
+}
+
+func newLoader(ctx context.Context, b *image.Batch, o LoadOptions) (*loader, error) {
+	f, err := b.Temp()
+	if err != nil {
+		return nil, err
+	}
+	return &loader{ctx: ctx, b: b, o: o, file: f, entries: map[string]*entry{}}, nil
+}
+
+func (l *loader) close() {
+	l.file.Close()
+	os.Remove(l.file.Name())
+}
+
+// grown counts what layers become against what came in, so that compression within compression is no way around the ratio.
+func (l *loader) grown(n int) error {
+	if l.out += int64(n); l.out > ratioFree && l.out > ratio*l.raw.n {
+		return damaged("a bomb: %d bytes became more than %d", l.raw.n, l.out)
+	}
+	return nil
+}
+
+// read takes every entry to its place.
+func (l *loader) read(r io.Reader) error {
+	l.raw = &counter{r: ctxReader{l.ctx, r}}
+	plain, err := Plain(l.raw)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	tr := tar.NewReader(plain)
+	for n := 0; ; n++ {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return l.rest(plain)
+		}
+		if err != nil {
+			return broken(err)
+		}
+		if n >= maxEntries {
+			return refuse("more than %d entries", maxEntries)
+		}
+		if err := l.entry(h, tr); err != nil {
+			return broken(err)
+		}
+	}
+}
+
+// broken gives the tar reader's own errors a kind.
+func broken(err error) error {
+	switch {
+	case errors.Is(err, tar.ErrHeader):
+		return refuse("not a tar: %w", err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return damaged("it ends too early: %w", err)
+	}
+	return err
+}
+
+// rest reads what follows the end, so that a checksum at the end of the compressed stream is looked at.
+func (l *loader) rest(r io.Reader) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(r, maxTrailing+1))
+	if err == nil && n > maxTrailing {
+		err = refuse("more than %d bytes behind its end", maxTrailing)
+	}
+	return broken(err)
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

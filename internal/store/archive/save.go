@@ -1,0 +1,245 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/image"
+	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Saving is images about to be written; the caller must Close it.
+type Saving struct {
+	b      *image.Batch
+	images []*saved
+}
+
+// saved is one image and the documents that describe it in the archive.
+type saved struct {
+	image.Image
+	tags             []string // canonical
+	config, manifest []byte
+	desc             ocispec.Descriptor
+	layers           []layer.Info
+}
+
+// NewSaving finds the images that names pick (image.Batch.Pick) and everything they need. Of images of several platforms those asked for
+// are taken; a name that leaves none is errdef.NotFound.
+func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ *Saving, err error) {
+	if len(names) == 0 {
+		return nil, errdef.New(errdef.InvalidArgument, "save: name at least one image")
+	}
+	v := &Saving{b: s.Begin()}
+	defer func() {
+		if err != nil {
+			v.Close()
+		}
+	}()
+	for _, n := range names {
+		images, tags, err := v.b.Pick(n)
+		if err != nil {
+			return nil, err
+		}
+		some := false
+		for i, img := range images {
+			if !wanted(img.Platform, platforms) {
+				continue
+			}
+			some = true
+			if err := v.add(img, tags[i]); err != nil {
+				return nil, err
+			}
+		}
+		if !some {
+			return nil, errdef.New(errdef.NotFound, "image %s is for %s, not for the platform asked for", n, manifest.PlatformString(images[0].Platform))
+		}
+	}
+	return v, nil
+}
+
+func (v *Saving) add(img image.Image, tags []string) error {
+	for _, o := range v.images {
+		if o.ID == img.ID {
+			for _, t := range tags {
+				if !slices.Contains(o.tags, t) {
+					o.tags = append(o.tags, t)
+				}
+			}
+			return nil
+		}
+	}
+	o := &saved{Image: img, tags: tags}
+	var err error
+	if o.config, err = v.b.Config(img.ID); err != nil {
+		return fmt.Errorf("image %s: %w", img.ID, err)
+	}
+	for _, d := range img.DiffIDs {
+		l, err := v.b.Known(d)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", img.ID, err)
+		}
+		o.layers = append(o.layers, l)
+	}
+	if o.manifest, o.desc, err = image.Describe(o.config, o.layers); err != nil {
+		return err
+	}
+	v.images = append(v.images, o)
+	return nil
+}
+
+// Images are the IDs of what will be written, and their labels.
+func (v *Saving) Images() []image.Image {
+	var all []image.Image
+	for _, o := range v.images {
+		all = append(all, o.Image)
+	}
+	return all
+}
+
+// Close lets the images go.
+func (v *Saving) Close() error { return v.b.Close() }
+
+// Write writes the archive: documents first, so that who reads it as a stream knows what comes, then every layer once.
+func (v *Saving) Write(ctx context.Context, w io.Writer) error {
+	out := &writer{ctx: ctx, tw: tar.NewWriter(w), done: map[string]bool{}}
+	if err := v.documents(out); err != nil {
+		return err
+	}
+	for _, o := range v.images {
+		for _, l := range o.layers {
+			if err := v.layer(out, o, l); err != nil {
+				return err
+			}
+		}
+	}
+	return out.tw.Close()
+}
+
+func (v *Saving) documents(out *writer) error {
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	index.SchemaVersion = 2
+	items := []manifest.ArchiveItem{}
+	for _, o := range v.images {
+		item := manifest.ArchiveItem{Config: blobName(o.ID), RepoTags: []string{}, Layers: []string{}}
+		for _, l := range o.layers {
+			item.Layers = append(item.Layers, blobName(l.DiffID))
+		}
+		d := o.desc
+		d.Platform = &o.Platform
+		if len(o.tags) == 0 {
+			index.Manifests = append(index.Manifests, d)
+		}
+		for _, t := range o.tags {
+			r, err := ref.Parse(t)
+			if err != nil {
+				return err
+			}
+			item.RepoTags = append(item.RepoTags, r.Familiar())
+			named := d
+			named.Annotations = map[string]string{annotationName: t, ocispec.AnnotationRefName: r.Tag}
+			index.Manifests = append(index.Manifests, named)
+		}
+		items = append(items, item)
+	}
+	for _, d := range []struct {
+		name string
+		doc  any
+	}{{layoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}}, {indexFile, index}, {manifestFile, items}} {
+		raw, err := json.Marshal(d.doc)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", d.name, err)
+		}
+		out.doc(d.name, raw)
+	}
+	if out.err != nil {
+		return out.err
+	}
+	return v.blobs(out)
+}
+
+func (v *Saving) blobs(out *writer) error {
+	for _, dir := range []string{"blobs/", blobsDir} {
+		out.head(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755})
+	}
+	for _, o := range v.images {
+		out.doc(blobName(o.desc.Digest), o.manifest)
+		out.doc(blobName(o.ID), o.config)
+	}
+	return out.err
+}
+
+// layer copies a layer's tar and verifies it on the way.
+func (v *Saving) layer(out *writer, o *saved, l layer.Info) error {
+	name := blobName(l.DiffID)
+	if out.done[name] {
+		return nil
+	}
+	f, err := v.b.Open(l.DiffID)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	out.head(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: l.Size, ModTime: stamp(o.Created)})
+	if out.err != nil {
+		return out.err
+	}
+	h := digest.SHA256.Digester()
+	if _, err := io.CopyBuffer(io.MultiWriter(struct{ io.Writer }{out}, h.Hash()), struct{ io.Reader }{io.LimitReader(f, l.Size)}, make([]byte, 512<<10)); err != nil {
+		return fmt.Errorf("save layer %s: %w", l.DiffID, err)
+	}
+	if got := h.Digest(); got != l.DiffID {
+		return errdef.New(errdef.DataLoss, "save layer %s: the file on disk now has digest %s: remove the image and pull or load it again", l.DiffID, got)
+	}
+	return nil
+}
+
+// stamp is a time that a plain tar header can hold.
+func stamp(t time.Time) time.Time {
+	if t.Unix() < 0 || t.Unix() >= 1<<33 {
+		return time.Unix(0, 0)
+	}
+	return t.Truncate(time.Second)
+}
+
+// writer writes entries, each name once; the first error sticks.
+type writer struct {
+	ctx  context.Context
+	tw   *tar.Writer
+	done map[string]bool
+	err  error
+}
+
+func (w *writer) head(h *tar.Header) {
+	if w.err == nil {
+		w.done[h.Name] = true
+		w.err = w.tw.WriteHeader(h)
+	}
+}
+
+func (w *writer) doc(name string, raw []byte) {
+	if w.done[name] {
+		return
+	}
+	w.head(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(raw)), ModTime: time.Unix(0, 0)})
+	if w.err == nil {
+		_, w.err = w.tw.Write(raw)
+	}
+}
+
+// Write writes contents; the end of ctx ends it.
+func (w *writer) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.tw.Write(p)
+}
