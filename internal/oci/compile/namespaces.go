@@ -202,7 +202,7 @@ func (c *compiler) private(flag uint64) bool {
 func (c entry) openNamespaces() {
 	if c.ns.inherits {
 		c.Why("linux.namespaces")
-		c.ns.home, _ = c.CallR("our mount namespace", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/self/ns/mnt"), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+		c.ns.home, _ = c.CallR("our mount namespace", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/thread-self/ns/mnt"), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
 		c.keep = append(c.keep, c.ns.home)
 	}
 	for i := range c.ns.joined {
