@@ -302,7 +302,7 @@ func differing(pid int) (uint64, error) {
 			}
 			return 0, fmt.Errorf("namespace %s of process %d: %w", n.name, pid, err)
 		}
-		if err := unix.Stat("/proc/self/ns/"+n.name, &ours); err != nil || ours.Ino != theirs.Ino {
+		if err := unix.Stat("/proc/thread-self/ns/"+n.name, &ours); err != nil || ours.Ino != theirs.Ino {
 			flags |= n.flag
 		}
 	}

@@ -337,6 +337,17 @@ func TestInheritedMountNamespace(t *testing.T) {
 	if out := b.shell(c, nil, look); out != ours+"\nmine\nsleep\n" {
 		t.Errorf("exec says %q", out)
 	}
+	elsewhere := make(chan string) // whoever executes from another mount namespace gets the container's root all the same
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its namespace
+		defer close(elsewhere)
+		if err := unix.Unshare(unix.CLONE_NEWNS); err == nil {
+			elsewhere <- b.shell(c, nil, look)
+		}
+	}()
+	if out := <-elsewhere; out != ours+"\nmine\nsleep\n" {
+		t.Errorf("exec from another mount namespace says %.200q", out)
+	}
 	if n := strings.Count(mountTable(t), b.dir); n != 1 {
 		t.Errorf("%d of its mounts are in the host's table", n)
 	}

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -63,7 +64,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if in.Namespaces&u.CLONE_NEWUSER != 0 {
 		labeller{c}.openHostProc()
 	}
-	if in.Namespaces&u.CLONE_NEWNS == 0 { // its mount namespace is ours: its root is not that namespace's
+	if in.Namespaces&u.CLONE_NEWNS == 0 || !ownMounts(&s) { // its mount namespace is somebody else's, too: its root is not that namespace's
 		c.Why("root")
 		c.root, _ = c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/"+strconv.Itoa(in.Pid)+"/root"), prog.Imm(pathFlags, pathText))
 		c.keep = append(c.keep, c.root)
@@ -93,6 +94,11 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		return nil, err
 	}
 	return c.Program(), nil
+}
+
+// ownMounts tells whether the container's mount namespace was made for it, so that the namespace's root is the container's.
+func ownMounts(s *bundle.Spec) bool {
+	return slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace && n.Path == "" })
 }
 
 func (c *compiler) execEnter(init prog.Reg, flags uint64, scope string) error {
