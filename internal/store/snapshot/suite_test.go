@@ -191,7 +191,7 @@ func describeOne(t testing.TB, r *safepath.Root, p string) string {
 	what := ""
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		b, err := r.ReadFile(p, 64<<20)
+		b, err := r.ReadFile(p, 256<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
