@@ -701,6 +701,10 @@ func TestDeadlines(t *testing.T) {
 	r := newRig(t, []string{"sleep", "60"})
 	r.run()
 	r.cmd.Process.Signal(syscall.SIGSTOP)
+	var ws syscall.WaitStatus // the signal is on its way until the kernel says that all threads stopped
+	if _, err := syscall.Wait4(r.cmd.Process.Pid, &ws, syscall.WUNTRACED, nil); err != nil || !ws.Stopped() {
+		t.Fatalf("stop: %v (%v)", ws, err)
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, 100*time.Millisecond)
 	defer cancel()
 	_, err := wire.Call(ctx, r.sock, wire.Request{Op: wire.OpState})
