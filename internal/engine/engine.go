@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/depot"
 	"github.com/dhow-containers/dhow/internal/engine/event"
 	"github.com/dhow-containers/dhow/internal/engine/explainer"
+	"github.com/dhow-containers/dhow/internal/engine/files"
 	"github.com/dhow-containers/dhow/internal/engine/image"
 	"github.com/dhow-containers/dhow/internal/engine/machine"
 	engnet "github.com/dhow-containers/dhow/internal/engine/network"
@@ -112,6 +113,7 @@ func (e *Engine) assemble(c Config) error {
 	}
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
+		Files: &files.Service{Containers: e.containers, Snapshots: st.Snapshots},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{

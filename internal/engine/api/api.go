@@ -24,6 +24,7 @@ import (
 type Engine struct {
 	Containers Containers
 	Execs      Execs
+	Files      Files
 	Images     Images
 	Archives   Archives
 	Networks   Networks
@@ -70,6 +71,12 @@ type Execs interface {
 	Start(ctx context.Context, id string, detach, tty bool, size [2]uint) (Session, error)
 	Inspect(ctx context.Context, id string) (container.ExecInspectResponse, error)
 	Resize(ctx context.Context, id string, height, width uint) error
+}
+
+// Files are the files in containers, running or not.
+type Files interface {
+	// Changes tells what differs from the image, sorted by path.
+	Changes(ctx context.Context, ref string) ([]container.FilesystemChange, error)
 }
 
 // Session is an attached client. Run copies until the process ends its output, the client detaches or ctx ends. stdout and

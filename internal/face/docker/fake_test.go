@@ -58,7 +58,7 @@ func newFake() *fake {
 }
 
 func (f *fake) engine() api.Engine {
-	return api.Engine{Containers: fakeContainers{f}, Execs: fakeExecs{f}, Images: fakeImages{f}, Archives: fakeArchives{f}, Networks: fakeNetworks{f}, Volumes: fakeVolumes{f}, System: fakeSystem{f}}
+	return api.Engine{Containers: fakeContainers{f}, Execs: fakeExecs{f}, Files: fakeFiles{f}, Images: fakeImages{f}, Archives: fakeArchives{f}, Networks: fakeNetworks{f}, Volumes: fakeVolumes{f}, System: fakeSystem{f}}
 }
 
 func (f *fake) called(format string, args ...any) {

@@ -35,6 +35,8 @@ type Change struct {
 	Path string      // clean, without a leading slash; "" is the root, told only when its attributes changed
 	File *os.File    // O_PATH handle in the upper folder, for the time of the call; nil when Deleted
 	Stat unix.Stat_t // of File
+	// Below is a handle of what the layers have at Path, for the time of the call; nil unless both are folders.
+	Below *os.File
 	// Opaque: a folder that was made anew over one of the layers below. What it hides is told as Deleted and Hidden.
 	Opaque bool
 	// Hidden: deleted by an opaque folder, without a whiteout of its own.
@@ -56,7 +58,7 @@ func Walk(ctx context.Context, up, low *os.File, f func(Change) error) error {
 		}
 	}
 	if !same {
-		if err := f(Change{Kind: Modified, File: up, Stat: st}); err != nil {
+		if err := f(Change{Kind: Modified, File: up, Stat: st, Below: low}); err != nil {
 			return err
 		}
 	}
@@ -66,8 +68,25 @@ func Walk(ctx context.Context, up, low *os.File, f func(Change) error) error {
 // sameFolder compares what a layer can say about two folders.
 func sameFolder(a, b *os.File, sa unix.Stat_t) (bool, error) {
 	sb, err := safepath.Stat(b)
-	if err != nil || sa.Mode != sb.Mode || sa.Uid != sb.Uid || sa.Gid != sb.Gid || sa.Mtim != sb.Mtim {
+	if err != nil || sa.Mtim != sb.Mtim {
 		return false, err
+	}
+	return sameButTime(a, b, sa, sb)
+}
+
+// Untouched compares the folder of a Change with the one below it: all that a layer can say of them but the time of modification, and that.
+func (c Change) Untouched() (all, mtime bool, err error) {
+	st, err := safepath.Stat(c.Below)
+	if err != nil {
+		return false, false, err
+	}
+	all, err = sameButTime(c.File, c.Below, c.Stat, st)
+	return all, c.Stat.Mtim == st.Mtim, err
+}
+
+func sameButTime(a, b *os.File, sa, sb unix.Stat_t) (bool, error) {
+	if sa.Mode != sb.Mode || sa.Uid != sb.Uid || sa.Gid != sb.Gid {
+		return false, nil
 	}
 	xa, err := attributes(a)
 	if err != nil {
@@ -177,6 +196,9 @@ func (w *walk) entry(up, low *os.File, dir, name string, depth int) error {
 			c.Kind = Modified
 			if lst.Mode&unix.S_IFMT == unix.S_IFDIR {
 				old = l
+				if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+					c.Below = l
+				}
 			}
 		}
 	}

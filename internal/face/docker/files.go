@@ -1,0 +1,6 @@
+package docker
+
+func containerChanges(c *call) error {
+	v, err := c.engine.Files.Changes(c.ctx, c.param("id"))
+	return c.done(list(v), err)
+}
