@@ -24,7 +24,6 @@ import (
 	engnet "github.com/dhow-containers/dhow/internal/engine/network"
 	"github.com/dhow-containers/dhow/internal/engine/system"
 	"github.com/dhow-containers/dhow/internal/engine/volume"
-	"github.com/dhow-containers/dhow/internal/network"
 )
 
 // Config says where an engine lives. DataRoot, RunRoot and Shim are required.
@@ -44,7 +43,7 @@ type Engine struct {
 	API        api.Engine
 	ID         string
 	depot      *depot.Depot
-	net        *network.Service
+	net        *engnet.Plumbing
 	containers *container.Service
 	log        *slog.Logger
 	tidy       func() // removes the cgroup above all containers when there are none
@@ -75,7 +74,7 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 	if c.CgroupParent == "" {
 		c.CgroupParent = "/dhow/" + e.ID[:12]
 	}
-	if e.net, err = network.Open(network.Config{Records: e.depot.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
+	if e.net, err = engnet.OpenPlumbing(engnet.PlumbingConfig{Records: e.depot.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
 		return nil, err
 	}
 	if err := e.assemble(c); err != nil {
@@ -113,7 +112,7 @@ func (e *Engine) assemble(c Config) error {
 	}
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
-		Files: &files.Service{Containers: e.containers, Snapshots: st.Snapshots},
+		Files:    &files.Service{Containers: e.containers, Snapshots: st.Snapshots},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
@@ -133,10 +132,10 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	var boxes []network.LiveContainer
+	var boxes []engnet.Live
 	for _, l := range live {
 		if rec, err := e.containers.Record(l); err == nil {
-			boxes = append(boxes, network.LiveContainer{ID: l, Pid: rec.State.Pid})
+			boxes = append(boxes, engnet.Live{ID: l, Pid: rec.State.Pid})
 		}
 	}
 	if err := e.net.Reconcile(ctx, boxes); err != nil {
