@@ -42,14 +42,14 @@ func (l *loader) entry(h *tar.Header, r io.Reader) error {
 			return refuse("%.200q is a sparse entry", h.Name)
 		}
 	}
+	if name == "" && h.Typeflag != tar.TypeDir {
+		return refuse("its root is no folder")
+	}
 	e := &entry{off: -1, size: h.Size}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		return nil
 	case tar.TypeReg, '\x00':
-		if name == "" {
-			return refuse("its root is no folder")
-		}
 		err = l.regular(name, e, r)
 	case tar.TypeSymlink:
 		target := h.Linkname
@@ -105,9 +105,10 @@ func sumOf(r io.Reader) (digest.Digest, error) {
 }
 
 func (l *loader) putAside(e *entry, r io.Reader) error {
-	h := digest.SHA256.Digester()
-	n, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(l.file, l.used), h.Hash()), r)
-	e.off, e.sum = l.used, h.Digest()
+	l.hash.Reset()
+	in := struct{ io.Reader }{io.TeeReader(r, l.hash)}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.NewOffsetWriter(l.file, l.used)}, in, l.buf)
+	e.off, e.sum = l.used, digest.NewDigest(digest.SHA256, l.hash)
 	l.used += n
 	return err
 }

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 
@@ -109,6 +111,8 @@ type loader struct {
 	used    int64    // bytes of file
 	names   int64
 	entries map[string]*entry
+	buf     []byte
+	hash    hash.Hash
 	raw     *counter // what came in, however compressed
 	out     int64    // what all layers became
 }
@@ -118,7 +122,7 @@ func newLoader(ctx context.Context, b *image.Batch, o LoadOptions) (*loader, err
 	if err != nil {
 		return nil, err
 	}
-	return &loader{ctx: ctx, b: b, o: o, file: f, entries: map[string]*entry{}}, nil
+	return &loader{ctx: ctx, b: b, o: o, file: f, entries: map[string]*entry{}, buf: make([]byte, 64<<10), hash: sha256.New()}, nil
 }
 
 func (l *loader) close() {
@@ -163,7 +167,7 @@ func (l *loader) read(r io.Reader) error {
 // broken gives the tar reader's own errors a kind.
 func broken(err error) error {
 	switch {
-	case errors.Is(err, tar.ErrHeader):
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
 		return refuse("not a tar: %w", err)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return damaged("it ends too early: %w", err)
