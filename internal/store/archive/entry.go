@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
@@ -228,19 +229,20 @@ func (l *loader) layer(name string, want digest.Digest) error {
 	return nil
 }
 
-// meter tells how far a reader has come, every MiB or so.
+// meter tells how far a reader has come, at most ten times a second.
 type meter struct {
-	r        io.Reader
-	name     string
-	at, told int64
-	total    int64
-	say      func(layer string, current, total int64)
+	r         io.Reader
+	name      string
+	at, total int64
+	told      time.Time
+	say       func(layer string, current, total int64)
 }
 
 func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.r.Read(p)
-	if m.at += int64(n); m.at-m.told >= 1<<20 {
-		m.told = m.at
+	m.at += int64(n)
+	if now := time.Now(); now.Sub(m.told) >= 100*time.Millisecond {
+		m.told = now
 		m.say(m.name, m.at, m.total)
 	}
 	return n, err
