@@ -123,6 +123,8 @@ type Progress func(jsonstream.Message)
 // Images are the operations on local images.
 type Images interface {
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p Progress) error
+	// Push uploads one tag, or with all every tag that the repository has here.
+	Push(ctx context.Context, ref string, o PushOptions, auth *registry.AuthConfig, p Progress) error
 	List(ctx context.Context, all bool, f Filters) ([]image.Summary, error)
 	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
 	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
@@ -155,6 +157,13 @@ type CommitOptions struct {
 	Pause                           bool
 	Changes                         []string
 	Config                          *container.Config
+}
+
+// PushOptions say what is pushed and how.
+type PushOptions struct {
+	All         bool
+	Platform    string // os/arch[/variant]; "" for what the tag names
+	Compression string // of layers that must be compressed anew: gzip, zstd, "" for what they had
 }
 
 // Networks are the operations on networks.

@@ -93,13 +93,7 @@ func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry
 		p(jsonstream.Message{Status: "Status: Image " + e.Name + " comes with this engine"})
 		return nil
 	}
-	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth), Progress: func(e store.Event) {
-		m := jsonstream.Message{ID: e.ID, Status: e.Status}
-		if e.Total > 0 || e.Current > 0 {
-			m.Progress = &jsonstream.Progress{Current: e.Current, Total: e.Total}
-		}
-		p(m)
-	}})
+	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth), Progress: forward(p)})
 	if err != nil {
 		return err
 	}

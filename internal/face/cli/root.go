@@ -59,7 +59,7 @@ func newRoot(a *app, name string) *cobra.Command {
 		finish(root)
 		return root
 	}
-	addTo(root, "common", cmdRun(a), cmdExec(a), cmdPs(a), cmdLogs(a), cmdPull(a), cmdImages(a), cmdExplain(a),
+	addTo(root, "common", cmdRun(a), cmdExec(a), cmdPs(a), cmdLogs(a), cmdPull(a), cmdPush(a), cmdImages(a), cmdExplain(a),
 		cmdLogin(a), cmdLogout(a), cmdVersion(a), cmdInfo(a))
 	addTo(root, "more", containerVerbs(a)...)
 	addTo(root, "more", imageVerbs(a)...)

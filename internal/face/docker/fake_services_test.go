@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -114,6 +115,25 @@ func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *regist
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	s.f.images[ref] = true
+	return nil
+}
+
+func (s fakeImages) Push(ctx context.Context, ref string, o api.PushOptions, auth *registry.AuthConfig, p api.Progress) error {
+	ref = familiar(ref)
+	s.f.called("push %s %+v", ref, o)
+	s.f.mu.Lock()
+	s.f.lastAuth = auth
+	s.f.mu.Unlock()
+	if strings.Contains(ref, "missing") {
+		return errdef.New(errdef.NotFound, "An image does not exist locally with the tag: %s", ref)
+	}
+	p(jsonstream.Message{Status: "The push refers to repository [docker.io/library/" + ref + "]"})
+	p(jsonstream.Message{Status: "Pushing", ID: "0123456789ab", Progress: &jsonstream.Progress{Current: 1, Total: 2}})
+	if strings.Contains(ref, "denied") {
+		return errdef.New(errdef.Forbidden, "denied: requested access to the resource is denied")
+	}
+	aux := json.RawMessage(`{"Tag":"latest","Digest":"sha256:` + strings.Repeat("ab", 32) + `","Size":7}`)
+	p(jsonstream.Message{Aux: &aux})
 	return nil
 }
 

@@ -82,7 +82,7 @@ func imageOps() []op {
 		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: partly, note: "no platform"},
 		{method: "GET", path: "/images/{name...}/get", do: imageSaveOne, stream: true, state: works},
 		missing("GET", "/images/{name...}/attestations"),
-		missing("POST", "/images/{name...}/push"),
+		{method: "POST", path: "/images/{name...}/push", do: imagePush, stream: true, state: works, note: "an index when all its images are here; `compression` (gzip, zstd) is ours"},
 		{method: "POST", path: "/images/{name...}/tag", do: imageTag, state: works},
 		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: partly, note: "no platforms"},
 		{method: "POST", path: "/commit", do: commit, body: jsonBody, stream: true, state: works},

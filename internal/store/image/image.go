@@ -38,6 +38,7 @@ type Config struct {
 	Host     ocispec.Platform // zero: what this program was built for
 
 	Downloads    int   // layers at a time per pull, default 3
+	Uploads      int   // layers at a time per push, default 5
 	MaxLayerSize int64 // of an uncompressed layer, default 256 GiB
 }
 
@@ -62,6 +63,9 @@ func Open(c Config) (*Store, error) {
 	if c.Downloads <= 0 {
 		c.Downloads = 3
 	}
+	if c.Uploads <= 0 {
+		c.Uploads = 5
+	}
 	if c.MaxLayerSize <= 0 {
 		c.MaxLayerSize = 256 << 30
 	}
@@ -80,6 +84,7 @@ type record struct {
 	Created  time.Time // when the image says it was made
 	Added    time.Time // when it came here
 	Local    bool      // made here: its layer descriptors can be served uncompressed only
+	Sent     []sent    `json:",omitempty"` // layers as they were compressed for a push
 }
 
 // Image is an image of this host.
@@ -147,6 +152,7 @@ func (s *Store) commit(id digest.Digest, r record, tag string, digests []string)
 			return err
 		} else if found { // the same config by another manifest: keep both documents
 			r.Blobs = union(old.Blobs, r.Blobs)
+			r.Sent = old.Sent
 			r.Added = old.Added
 			if tag == "" {
 				before = id

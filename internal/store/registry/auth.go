@@ -103,7 +103,8 @@ func (p *Repo) learn(ctx context.Context, resp *http.Response, scope string) (bo
 	defer p.mu.Unlock()
 	first := !p.useBasic
 	p.useBasic = true
-	return first, nil
+	// Of several first requests one learns it; the others went without, too.
+	return first || resp.Request.Header.Get("Authorization") == "", nil
 }
 
 // realm checks where a challenge wants us to go: https anywhere, http only back to the very origin that sent the challenge.
@@ -127,7 +128,7 @@ func (p *Repo) fetchToken(ctx context.Context, c challenge, from *url.URL, scope
 	if err != nil {
 		return token{}, err
 	}
-	resp, err := p.k.pick(u.Host).Do(req)
+	resp, err := p.k.pick(u.Host, http.MethodGet).Do(req)
 	if err != nil {
 		return token{}, unreachable(ctx, u.Host, err)
 	}
@@ -163,12 +164,15 @@ func (p *Repo) tokenRequest(ctx context.Context, u *url.URL, service, scope stri
 		q.Set("service", service)
 	}
 	if scope != "" {
-		q.Set("scope", scope)
+		q["scope"] = strings.Split(scope, " ") // a mount needs two
 	}
 	method, body := http.MethodGet, ""
 	to := *u
 	if p.auth != nil && p.auth.IdentityToken != "" {
 		method = http.MethodPost
+		if scope != "" {
+			q.Set("scope", scope)
+		}
 		q.Set("grant_type", "refresh_token")
 		q.Set("client_id", "dhow")
 		q.Set("refresh_token", p.auth.IdentityToken)

@@ -52,6 +52,7 @@ type Config struct {
 	BackOff    time.Duration // before the second attempt, doubled each time, default 500 ms
 	MaxWait    time.Duration // cap of one wait, default 60 s; a server that asks for more is given up on
 	Stall      time.Duration // longest silence within a body or before its headers, default 30 s
+	Finish     time.Duration // longest wait for a registry to say that an upload is stored, default 5 min
 	MinRate    int64         // bytes per second a body must average over every Stall, default 512
 	MaxErrBody int64         // of an error answer, default 4 KiB
 }
@@ -61,6 +62,8 @@ type Client struct {
 	c    Config
 	http *http.Client // certificates verified
 	weak *http.Client // for insecure hosts: certificates not verified
+	// The same for uploads, whose answer may take Finish.
+	upHTTP, upWeak *http.Client
 
 	mu      sync.Mutex
 	schemes map[string]string // host to the scheme that answered
@@ -72,14 +75,17 @@ func New(c Config) *Client {
 	def(&c.BackOff, 500*time.Millisecond)
 	def(&c.MaxWait, 60*time.Second)
 	def(&c.Stall, 30*time.Second)
+	def(&c.Finish, 5*time.Minute)
 	def(&c.MinRate, 512)
 	def(&c.MaxErrBody, 4<<10)
 	if c.UserAgent == "" {
 		c.UserAgent = "dhow"
 	}
 	k := &Client{c: c, schemes: map[string]string{}}
-	k.http = k.client(&tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12})
-	k.weak = k.client(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // insecure hosts only, see pick
+	strict := &tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
+	lax := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12} // insecure hosts only, see pick
+	k.http, k.upHTTP = k.client(strict, c.Stall), k.client(strict, c.Finish)
+	k.weak, k.upWeak = k.client(lax, c.Stall), k.client(lax, c.Finish)
 	return k
 }
 
@@ -89,12 +95,12 @@ func def[T int | int64 | time.Duration](p *T, v T) {
 	}
 }
 
-func (k *Client) client(t *tls.Config) *http.Client {
+func (k *Client) client(t *tls.Config, answer time.Duration) *http.Client {
 	d := &net.Dialer{Timeout: 10 * time.Second}
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy: k.c.Proxy, DialContext: d.DialContext, TLSClientConfig: t, ForceAttemptHTTP2: true,
-			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: k.c.Stall, MaxResponseHeaderBytes: 64 << 10,
+			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: answer, MaxResponseHeaderBytes: 64 << 10,
 			MaxIdleConnsPerHost: 8, IdleConnTimeout: 60 * time.Second, DisableCompression: true,
 		},
 		CheckRedirect: k.redirect,
@@ -158,9 +164,16 @@ func (k *Client) insecure(hostport string) bool {
 	})
 }
 
-func (k *Client) pick(host string) *http.Client {
-	if k.insecure(host) {
+// pick returns the client for a request of this method to host.
+func (k *Client) pick(host, method string) *http.Client {
+	up := method == http.MethodPut || method == http.MethodPatch
+	switch weak := k.insecure(host); {
+	case weak && up:
+		return k.upWeak
+	case weak:
 		return k.weak
+	case up:
+		return k.upHTTP
 	}
 	return k.http
 }

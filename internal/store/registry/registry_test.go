@@ -25,7 +25,7 @@ var basic = "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+secret)
 func auth() *registry.Auth { return &registry.Auth{Username: user, Password: secret} }
 
 func client(insecure ...string) *registry.Client {
-	return registry.New(registry.Config{BackOff: time.Millisecond, MaxWait: 2 * time.Second, Stall: time.Second, Insecure: insecure})
+	return registry.New(registry.Config{BackOff: time.Millisecond, MaxWait: 2 * time.Second, Stall: time.Second, Finish: time.Second, Insecure: insecure})
 }
 
 func image(t *testing.T) *kit.Image {

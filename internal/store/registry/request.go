@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,12 +20,17 @@ import (
 // do sends one request to the repository's registry, authorises it, and repeats what may be repeated: connection breaks, 429
 // and 5xx, at most Attempts times in all. Any other status is returned to the caller, 401 only when nothing helps.
 func (p *Repo) do(ctx context.Context, method, path, scope string, h http.Header) (*http.Response, error) {
+	return p.send(ctx, method, path, scope, h, nil)
+}
+
+// send is do with a body that may be sent again.
+func (p *Repo) send(ctx context.Context, method, path, scope string, h http.Header, body []byte) (*http.Response, error) {
 	base, err := p.k.base(ctx, p.ref.Domain)
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		resp, err := p.once(ctx, method, base+path, scope, h)
+		resp, err := p.once(ctx, method, base+path, scope, h, body)
 		if err == nil && !transient(resp.StatusCode) {
 			return resp, nil
 		}
@@ -49,9 +55,9 @@ func (p *Repo) do(ctx context.Context, method, path, scope string, h http.Header
 }
 
 // once sends the request, and a second time when a 401 taught us how to authorise it.
-func (p *Repo) once(ctx context.Context, method, url, scope string, h http.Header) (*http.Response, error) {
+func (p *Repo) once(ctx context.Context, method, url, scope string, h http.Header, body []byte) (*http.Response, error) {
 	for learned := false; ; learned = true {
-		req, err := http.NewRequestWithContext(ctx, method, url, nil)
+		req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 		if err != nil {
 			return nil, errdef.New(errdef.InvalidArgument, "registry request: %w", err)
 		}
@@ -60,7 +66,7 @@ func (p *Repo) once(ctx context.Context, method, url, scope string, h http.Heade
 		}
 		req.Header.Set("User-Agent", p.k.c.UserAgent)
 		p.authorize(req, scope)
-		resp, err := p.k.pick(req.URL.Host).Do(req)
+		resp, err := p.k.pick(req.URL.Host, method).Do(req)
 		if err != nil {
 			return nil, unreachable(ctx, req.URL.Host, err)
 		}
@@ -142,7 +148,12 @@ func (p *Repo) statusError(resp *http.Response, what string) error {
 		text = clean(resp.Status)
 	}
 	name := p.ref.FamiliarName()
+	push := strings.HasPrefix(what, "push")
 	switch resp.StatusCode {
+	case http.StatusRequestEntityTooLarge, http.StatusInsufficientStorage:
+		if push {
+			return errdef.New(errdef.Forbidden, "%s to %s: the registry has no room for it (%s): %s", what, name, clean(resp.Status), text)
+		}
 	case http.StatusUnauthorized, http.StatusForbidden:
 		if p.auth != nil && resp.StatusCode == http.StatusUnauthorized {
 			return errdef.New(errdef.Unauthorized, "registry %s: the credentials were refused: %s", resp.Request.URL.Host, text)
@@ -150,15 +161,23 @@ func (p *Repo) statusError(resp *http.Response, what string) error {
 		if what == "login" || what == "token" {
 			return errdef.New(errdef.Unauthorized, "registry %s: %s", resp.Request.URL.Host, text)
 		}
+		if push {
+			return errdef.New(errdef.Forbidden, "push access denied for %s, repository does not exist or may require 'docker login': %s", name, text)
+		}
 		return errdef.New(errdef.NotFound, "pull access denied for %s, repository does not exist or may require 'docker login': %s", name, text)
 	case http.StatusNotFound:
 		switch {
+		case push:
+			return errdef.New(errdef.NotFound, "%s to %s: %s", what, name, text)
 		case code == "NAME_UNKNOWN":
 			return errdef.New(errdef.NotFound, "%s for %s not found: repository %s does not exist: %s", what, p.ref.Familiar(), name, text)
 		case what == "manifest":
 			return errdef.New(errdef.NotFound, "manifest for %s not found: %s", p.ref.Familiar(), text)
 		}
 		return errdef.New(errdef.NotFound, "%s of %s not found: %s", what, name, text)
+	}
+	if push {
+		return errdef.New(errdef.Unavailable, "registry %s: %s: %s: %s", resp.Request.URL.Host, what, clean(resp.Status), text)
 	}
 	return errdef.New(errdef.Unavailable, "registry %s: %s: %s", resp.Request.URL.Host, clean(resp.Status), text)
 }

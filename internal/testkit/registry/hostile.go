@@ -29,12 +29,13 @@ type Hostile struct {
 	Host string // 127.0.0.1:PORT
 	URL  string
 
-	mu     sync.Mutex
-	docs   map[string]Doc // repo@digest and repo:tag
-	blobs  map[digest.Digest][]byte
-	faults map[string]Fault // "manifest", "blob", "ping", "*" or a digest
-	seen   []Seen
-	quit   chan struct{}
+	mu      sync.Mutex
+	docs    map[string]Doc // repo@digest and repo:tag
+	blobs   map[digest.Digest][]byte
+	faults  map[string]Fault  // "manifest", "blob", "ping", "*" or a digest
+	uploads map[string][]byte // by session
+	seen    []Seen
+	quit    chan struct{}
 }
 
 // StartHostile runs the server on loopback until the test ends.
@@ -44,7 +45,7 @@ func StartHostile(t testing.TB) *Hostile { return startHostile(t, httptest.NewSe
 func StartHostileTLS(t testing.TB) *Hostile { return startHostile(t, httptest.NewTLSServer) }
 
 func startHostile(t testing.TB, start func(http.Handler) *httptest.Server) *Hostile {
-	h := &Hostile{docs: map[string]Doc{}, blobs: map[digest.Digest][]byte{}, faults: map[string]Fault{}, quit: make(chan struct{})}
+	h := &Hostile{docs: map[string]Doc{}, blobs: map[digest.Digest][]byte{}, faults: map[string]Fault{}, uploads: map[string][]byte{}, quit: make(chan struct{})}
 	srv := start(h)
 	srv.Config.ErrorLog = nil
 	h.URL, h.Host = srv.URL, srv.URL[strings.Index(srv.URL, "//")+2:]
@@ -67,7 +68,8 @@ func (h *Hostile) Serve(name string, img *Image) string {
 	return h.Host + "/" + name
 }
 
-// Fault sets what goes wrong at: "manifest", "blob", "ping", "*" (every request) or one digest. nil makes it right again.
+// Fault sets what goes wrong at: "manifest", "blob", "upload", "ping", one of these behind a method ("PUT upload"), "*" (every
+// request) or one digest. nil makes it right again.
 func (h *Hostile) Fault(at string, f Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -85,13 +87,13 @@ func (h *Hostile) Seen() []Seen {
 	return append([]Seen(nil), h.seen...)
 }
 
-// ServeHTTP answers GET and HEAD of the distribution API.
+// ServeHTTP answers the distribution API's requests of a pull and a push.
 func (h *Hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind, repo, at := split(r.URL.Path)
 	h.mu.Lock()
 	h.seen = append(h.seen, Seen{r.Method, r.URL.Path, r.Header.Get("Range"), r.Header.Get("Authorization"), r.Header.Get("Cookie"), time.Now()})
 	var faults []Fault
-	for _, key := range []string{"*", at, kind} {
+	for _, key := range []string{"*", at, r.Method + " " + kind, kind} {
 		if f := h.faults[key]; f != nil && key != "" {
 			faults = append(faults, f)
 		}
@@ -106,6 +108,9 @@ func (h *Hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f(w, r) {
 			return
 		}
+	}
+	if h.upload(w, r, kind, repo, at) {
+		return
 	}
 	switch {
 	case kind == "ping":
@@ -127,6 +132,9 @@ func split(path string) (kind, repo, at string) {
 	path = strings.TrimPrefix(path, "/v2/")
 	if i := strings.LastIndex(path, "/manifests/"); i >= 0 {
 		return "manifest", path[:i], path[i+len("/manifests/"):]
+	}
+	if i := strings.LastIndex(path, "/blobs/uploads/"); i >= 0 {
+		return "upload", path[:i], path[i+len("/blobs/uploads/"):]
 	}
 	if i := strings.LastIndex(path, "/blobs/"); i >= 0 {
 		return "blob", path[:i], path[i+len("/blobs/"):]

@@ -49,6 +49,9 @@ func (p *progress) show(m *jsonstream.Message) {
 		fmt.Fprint(p.w, SafeText(m.Stream))
 		return
 	}
+	if id == "" && status == "" {
+		return // an aux message says nothing to people
+	}
 	if !p.terminal {
 		if id != "" && p.last[id] == status {
 			return // only the numbers moved

@@ -1,0 +1,271 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// PushOptions say how to push. Auth belongs to the registry of the reference. Progress is called from one goroutine at a time.
+// Compression ("gzip", "zstd", "" for what the image had) is for layers that the registry has in no form that is known here.
+type PushOptions struct {
+	Platform    string
+	Compression string
+	Auth        *registry.Auth
+	Progress    func(Event)
+}
+
+// Tags returns the names repository:tag of this host of one repository, in order, as users read them.
+func (s *Store) Tags(repository string) ([]string, error) {
+	r, err := ref.Parse(repository)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.catalog()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for n := range c.tags {
+		if strings.HasPrefix(n, r.Name()+":") {
+			out = append(out, familiar(n))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// push is one tag on its way to a registry.
+type push struct {
+	s    *Store
+	c    catalog
+	r    ref.Ref
+	repo *registry.Repo
+	o    PushOptions
+	p    *reporter
+}
+
+// Push uploads what a tag names: layers that the registry lacks, config, manifest, and the index above it when every image of
+// that is here. It returns what the tag names there now. The manifest is the image's own, byte for byte, unless a layer had to be
+// compressed anew.
+// Errors: NotFound (no such tag here), InvalidArgument, Unauthorized, Forbidden, Unavailable (registry), DataLoss (a damaged layer).
+func (s *Store) Push(ctx context.Context, name string, o PushOptions) (ocispec.Descriptor, error) {
+	var none ocispec.Descriptor
+	r, err := ref.Parse(name)
+	if err != nil {
+		return none, err
+	}
+	if r.Digest != "" {
+		return none, errdef.New(errdef.InvalidArgument, "cannot push a digest reference: %s", r.Familiar())
+	}
+	if !slices.Contains([]string{"", "gzip", "zstd"}, o.Compression) {
+		return none, errdef.New(errdef.InvalidArgument, "compression %q: gzip and zstd are known", printable(o.Compression))
+	}
+	if s.c.Registry == nil {
+		return none, errdef.New(errdef.NotImplemented, "push %s: this store has no registry client", r.Familiar())
+	}
+	u := &push{s: s, r: r, o: o, p: &reporter{fn: o.Progress}, repo: s.c.Registry.Repo(r, o.Auth)}
+	id, pins, err := u.hold()
+	if err != nil {
+		return none, err
+	}
+	defer s.unpin(pins...)
+	d, err := u.tag(ctx, id)
+	if err != nil {
+		return none, fmt.Errorf("push %s: %w", r.Familiar(), err)
+	}
+	return d, nil
+}
+
+// hold finds the image and pins what may be pushed of it, so that it stays whatever is removed meanwhile.
+func (u *push) hold() (id digest.Digest, pins []digest.Digest, err error) {
+	s := u.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u.c, err = s.catalog(); err != nil {
+		return "", nil, err
+	}
+	id, ok := u.c.named(u.r)
+	if !ok {
+		return "", nil, errdef.New(errdef.NotFound, "An image does not exist locally with the tag: %s", u.r.FamiliarName())
+	}
+	for _, r := range u.c.images { // itself, and what came through the same index
+		if slices.ContainsFunc(r.Blobs, func(d digest.Digest) bool { return slices.Contains(u.c.images[id].Blobs, d) }) {
+			pins = append(append(pins, r.Blobs...), r.Layers...)
+		}
+	}
+	for _, d := range pins {
+		s.pins[d]++
+	}
+	return id, pins, nil
+}
+
+// tag pushes an image, or the index that it came through when all of that is here.
+func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, error) {
+	rec := u.c.images[id]
+	ix, top := u.whole(rec)
+	if u.o.Platform != "" {
+		want, err := manifest.ParsePlatform(u.o.Platform, u.s.c.Host)
+		if err != nil {
+			return top, err
+		}
+		if id, err = u.pick(id, ix, want); err != nil {
+			return top, err
+		}
+		ix = nil
+	}
+	if ix == nil {
+		return u.image(ctx, id, u.r.Tag)
+	}
+	changed := false
+	for i, m := range ix.Manifests {
+		child, _ := u.c.byDocument(m.Digest)
+		d, err := u.image(ctx, child, "")
+		if err != nil {
+			return top, err
+		}
+		changed = changed || d.Digest != m.Digest
+		ix.Manifests[i].Digest, ix.Manifests[i].Size = d.Digest, d.Size
+	}
+	raw, err := u.s.c.Content.Read(top.Digest, manifest.MaxSize)
+	if changed && err == nil {
+		raw, err = json.Marshal(ix)
+		top.Digest, top.Size = digest.FromBytes(raw), int64(len(raw))
+	}
+	if err != nil {
+		return top, err
+	}
+	if err := u.repo.PutManifest(ctx, u.r.Tag, top, raw); err != nil {
+		return top, err
+	}
+	return top, u.record(ctx, id, top, raw, nil)
+}
+
+// whole returns the index that an image came through if each of its manifests is that of an image which is here.
+func (u *push) whole(rec record) (*ocispec.Index, ocispec.Descriptor) {
+	for _, d := range rec.Blobs {
+		if _, isImage := u.c.images[d]; isImage || d == rec.Manifest.Digest {
+			continue
+		}
+		raw, err := u.s.c.Content.Read(d, manifest.MaxSize)
+		if err != nil {
+			continue
+		}
+		doc, err := manifest.Decode(raw, "")
+		if err != nil || doc.Index == nil || len(doc.Index.Manifests) < 2 {
+			continue
+		}
+		missing := slices.ContainsFunc(doc.Index.Manifests, func(m ocispec.Descriptor) bool {
+			id, ok := u.c.byDocument(m.Digest)
+			return !ok || u.c.images[id].Manifest.Digest != m.Digest
+		})
+		if !missing {
+			return doc.Index, ocispec.Descriptor{MediaType: doc.MediaType, Digest: d, Size: int64(len(raw))}
+		}
+	}
+	return nil, ocispec.Descriptor{}
+}
+
+// pick finds the image for a platform: the one that the tag names, or another of its index.
+func (u *push) pick(id digest.Digest, ix *ocispec.Index, want ocispec.Platform) (digest.Digest, error) {
+	ids := []digest.Digest{id}
+	if ix != nil {
+		for _, m := range ix.Manifests {
+			if child, ok := u.c.byDocument(m.Digest); ok {
+				ids = append(ids, child)
+			}
+		}
+	}
+	for _, i := range ids {
+		if manifest.Match(u.c.images[i].Platform, want) != 0 {
+			return i, nil
+		}
+	}
+	return "", errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s)",
+		u.r.Familiar(), manifest.PlatformString(want))
+}
+
+// image pushes layers, config and manifest of one image. tag "" stores the manifest by its digest only.
+func (u *push) image(ctx context.Context, id digest.Digest, tag string) (ocispec.Descriptor, error) {
+	rec := u.c.images[id]
+	d := rec.Manifest
+	raw, err := u.s.c.Content.Read(d.Digest, manifest.MaxSize)
+	if err != nil {
+		return d, err
+	}
+	doc, err := manifest.Decode(raw, d.MediaType)
+	if err != nil {
+		return d, err
+	}
+	if doc.Manifest == nil || len(doc.Manifest.Layers) != len(rec.Layers) {
+		return d, errdef.New(errdef.DataLoss, "image %s: its manifest does not fit its layers", id)
+	}
+	layers, made, err := u.layers(ctx, rec, doc.Manifest.Layers)
+	if err != nil {
+		return d, err
+	}
+	if !slices.EqualFunc(layers, doc.Manifest.Layers, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }) {
+		doc.Manifest.Layers = layers
+		if raw, err = json.Marshal(doc.Manifest); err != nil {
+			return d, err
+		}
+		d.Digest, d.Size = digest.FromBytes(raw), int64(len(raw))
+	}
+	if err := u.config(ctx, doc.Manifest.Config); err != nil {
+		return d, err
+	}
+	if err := u.repo.PutManifest(ctx, tag, d, raw); err != nil {
+		return d, err
+	}
+	return d, u.record(ctx, id, d, raw, made)
+}
+
+func (u *push) config(ctx context.Context, d ocispec.Descriptor) error {
+	if has, err := u.repo.Has(ctx, d.Digest, d.Size); err != nil || has {
+		return err
+	}
+	raw, err := u.s.c.Content.Read(d.Digest, manifest.MaxSize)
+	if err != nil {
+		return err
+	}
+	_, err = u.repo.Upload(ctx, nil, registry.Source{Digest: d.Digest, Size: d.Size,
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }})
+	return err
+}
+
+// record remembers where the image is now and what its layers were compressed to.
+func (u *push) record(ctx context.Context, id digest.Digest, d ocispec.Descriptor, raw []byte, made []sent) error {
+	s := u.s
+	if err := s.c.Content.Put(ctx, d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.c.DB.Update(func(tx *meta.Tx) error {
+		var rec record
+		found, err := tx.Get(bucketImages, id.String(), &rec)
+		if err != nil || !found { // removed meanwhile: the registry has it
+			return err
+		}
+		rec.Blobs = union(rec.Blobs, []digest.Digest{d.Digest})
+		for _, m := range made {
+			rec.Sent = append(slices.DeleteFunc(rec.Sent, func(o sent) bool { return o.Layer == m.Layer && o.Format == m.Format }), m)
+		}
+		if err := tx.Put(bucketImages, id.String(), rec); err != nil {
+			return err
+		}
+		return tx.Put(bucketDigests, u.r.WithDigest(d.Digest).String(), id)
+	})
+}
