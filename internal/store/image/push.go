@@ -82,6 +82,7 @@ func (s *Store) Push(ctx context.Context, name string, o PushOptions) (ocispec.D
 		return none, err
 	}
 	defer s.unpin(pins...)
+	defer s.c.Registry.Rest()
 	d, err := u.tag(ctx, id)
 	if err != nil {
 		return none, fmt.Errorf("push %s: %w", r.Familiar(), err)

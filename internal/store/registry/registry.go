@@ -107,6 +107,13 @@ func (k *Client) client(t *tls.Config, answer time.Duration) *http.Client {
 	}
 }
 
+// Rest closes the connections that nobody uses at the moment.
+func (k *Client) Rest() {
+	for _, c := range []*http.Client{k.http, k.weak, k.upHTTP, k.upWeak} {
+		c.CloseIdleConnections()
+	}
+}
+
 // origin is what credentials belong to.
 func origin(u *url.URL) string {
 	port := u.Port()
