@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 )
 
 // ordinaryUser is nobody on any machine.
@@ -34,9 +35,7 @@ func newUser(t *testing.T, args ...string) *user {
 		t.Skip("user namespaces are switched off (user.max_user_namespaces)")
 	}
 	u := &user{box: b, bin: filepath.Join(b.dir, "dhow-runtime")}
-	if out, err := exec.Command("go", "build", "-o", u.bin, "github.com/dhow-containers/dhow/cmd/dhow-runtime").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	check(t, programs.Build(u.bin, "github.com/dhow-containers/dhow/cmd/dhow-runtime"))
 	id := []specs.LinuxIDMapping{{ContainerID: 0, HostID: ordinaryUser, Size: 1}}
 	l := u.spec.Linux
 	l.UIDMappings, l.GIDMappings, l.Resources = id, id, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/testkit/programs"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts print")
@@ -61,10 +62,8 @@ func check(t *testing.T, err error) {
 func program(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "dhow-runtime")
-	cmd := exec.Command("go", "build", "-o", out, "github.com/dhow-containers/dhow/cmd/dhow-runtime")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, b)
+	if err := programs.Build(out, "github.com/dhow-containers/dhow/cmd/dhow-runtime"); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }
