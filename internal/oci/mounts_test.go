@@ -9,6 +9,9 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/oci/facts"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 func tmpfs(dest string, options ...string) specs.Mount {
@@ -191,14 +194,28 @@ func TestTmpcopyupTooMuch(t *testing.T) {
 	}
 }
 
+// mappable mounts at a folder, seen by this thread alone, a file system on which this kernel can map owners.
+func mappable(t *testing.T, at string) {
+	t.Helper()
+	f, err := facts.Host(nil).Read(at, &bundle.Spec{})
+	check(t, err)
+	if f.Major > 6 || f.Major == 6 && f.Minor >= 3 {
+		check(t, unix.Mount("tmpfs", at, "tmpfs", 0, ""))
+	} else {
+		check(t, unix.Mount(t.TempDir(), at, "", unix.MS_BIND, ""))
+	}
+	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+}
+
 func TestIDMappedMounts(t *testing.T) {
 	src := t.TempDir()
 	ownMounts(t, src)
+	mappable(t, src)
 	check(t, os.WriteFile(filepath.Join(src, "root"), nil, 0o644))
 	check(t, os.WriteFile(filepath.Join(src, "user"), nil, 0o644))
 	check(t, os.Chown(filepath.Join(src, "user"), 7, 8))
 	check(t, os.Mkdir(filepath.Join(src, "sub"), 0o755))
-	check(t, unix.Mount("sub", filepath.Join(src, "sub"), "tmpfs", 0, ""))
+	mappable(t, filepath.Join(src, "sub"))
 	check(t, os.WriteFile(filepath.Join(src, "sub/root"), nil, 0o644))
 	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 5000, Size: 100}}
 	idmap := func(m specs.Mount) specs.Mount { m.UIDMappings, m.GIDMappings = maps, maps; return m }
@@ -227,6 +244,7 @@ func TestIDMappedMounts(t *testing.T) {
 func TestIDMappedInJoinedUserNamespace(t *testing.T) {
 	src := t.TempDir()
 	ownMounts(t, src)
+	mappable(t, src)
 	check(t, os.WriteFile(filepath.Join(src, "root"), nil, 0o644))
 	a := newBox(t)
 	a.inUserNamespace()

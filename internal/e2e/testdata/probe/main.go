@@ -148,7 +148,12 @@ var attempts = []attempt{
 	{"list /proc/acpi", list("/proc/acpi")},
 	{"list /proc/scsi", list("/proc/scsi")},
 	{"list /sys/firmware", list("/sys/firmware")},
-	{"write /sys/fs/cgroup", func() error { return os.Mkdir("/sys/fs/cgroup/pids/x", 0o755) }},
+	{"write /sys/fs/cgroup", func() error {
+		if _, err := os.Stat("/sys/fs/cgroup/cgroup.procs"); err == nil { // v2
+			return os.Mkdir("/sys/fs/cgroup/x", 0o755)
+		}
+		return os.Mkdir("/sys/fs/cgroup/pids/x", 0o755)
+	}},
 	{"open /dev/mem", read("/dev/mem")},
 	{"chroot", func() error { return unix.Chroot("/") }},
 }
