@@ -27,6 +27,7 @@ type op struct {
 	nr    uintptr
 	args  [6]uintptr
 	regs  uint8 // bit k: args[k] is a register number
+	again bool  // a signal can end the call with EAGAIN, too: the kernel's verifier of bpf(2)
 	out   uintptr
 	toler [2]uint64 // bit set of tolerated errnos below 128
 	next  int       // where to go on a tolerated errno
@@ -192,7 +193,7 @@ func call(m *machine, o *op) (uintptr, uintptr) {
 	}
 	for {
 		r, _, e := syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		if e != syscall.EINTR {
+		if e != syscall.EINTR && (e != syscall.EAGAIN || !o.again) {
 			return r, uintptr(e)
 		}
 	}

@@ -104,7 +104,7 @@ func (r *Running) syscall(o *op) (uintptr, syscall.Errno) {
 	}
 	for {
 		res, _, e := syscall.Syscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		if e != syscall.EINTR {
+		if e != syscall.EINTR && (e != syscall.EAGAIN || !o.again) {
 			return res, e
 		}
 	}

@@ -48,7 +48,7 @@ func linkOne(in *prog.Ins, m *machine, i int) op {
 		o.next = i + 1
 	}
 	if in.Op == prog.Syscall {
-		o.nr = in.Sys.Number(runtime.GOARCH)
+		o.nr, o.again = in.Sys.Number(runtime.GOARCH), in.Sys == prog.SysBpf
 	}
 	for k, a := range in.Args {
 		o.args[k] = uintptr(a.Val)
