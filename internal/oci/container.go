@@ -380,7 +380,11 @@ func removeState(dir string) error {
 
 // removeFolder removes a state folder and lets go of the mounts that it may hold.
 func removeFolder(dir string) error {
-	unix.Unmount(filepath.Join(dir, state.Mounts), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // mostly there is nothing
+	for range 2 { // mostly there is nothing; else what holds a mount namespace, and what that lies on
+		if unix.Unmount(filepath.Join(dir, state.Mounts), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != nil {
+			break
+		}
+	}
 	return os.RemoveAll(dir)
 }
 

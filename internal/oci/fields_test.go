@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -74,6 +75,23 @@ func ownMounts(t *testing.T, shared string) {
 	check(t, unix.Mount("shared", shared, "tmpfs", 0, ""))
 	check(t, unix.Mount("", shared, "", unix.MS_SHARED, ""))
 	t.Cleanup(func() { unix.Unmount(shared, unix.MNT_DETACH) })
+}
+
+// TestInheritedMountNamespaceBelowShared: the same where the state lies on a mount that is shared with others, as systemd makes all of them.
+func TestInheritedMountNamespaceBelowShared(t *testing.T) {
+	shared := t.TempDir()
+	ownMounts(t, shared)
+	check(t, unix.Mkdir(filepath.Join(shared, "state"), 0o700))
+	copied := t.TempDir() // a peer: what is mounted below shared is mounted here, too
+	check(t, unix.Mount(shared, copied, "", unix.MS_BIND, ""))
+	b := newBox(t, "cat", "/proc/1/comm")
+	b.root = filepath.Join(shared, "state")
+	b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+	b.says("cat\n")
+	if table := mountTable(t); strings.Contains(table, b.id) {
+		t.Errorf("left behind:\n%s", table)
+	}
+	check(t, unix.Unmount(copied, unix.MNT_DETACH))
 }
 
 // mountTable is the mount table of the calling thread.
@@ -348,7 +366,7 @@ func TestInheritedMountNamespace(t *testing.T) {
 	if out := <-elsewhere; out != ours+"\nmine\nsleep\n" {
 		t.Errorf("exec from another mount namespace says %.200q", out)
 	}
-	if n := strings.Count(mountTable(t), b.dir); n != 1 {
+	if n := len(regexp.MustCompile(`(?m)^\S+ \S+ \S+ \S+ `+regexp.QuoteMeta(b.dir)).FindAllString(mountTable(t), -1)); n != 2 { // what holds them, and what that lies on
 		t.Errorf("%d of its mounts are in the host's table", n)
 	}
 	check(t, c.Delete(true))

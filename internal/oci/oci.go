@@ -442,6 +442,8 @@ func hintFor(in *prog.Ins, e syscall.Errno) string {
 		return "are we root, with the needed capabilities?"
 	case e == syscall.ENOSYS:
 		return "this kernel is too old"
+	case e == syscall.EINVAL && in.Sys == prog.SysMountSetattr && strings.HasPrefix(in.Note, "map the owners"):
+		return "does this kernel map owners on that file system? tmpfs: since Linux 6.3"
 	case e == syscall.ENODEV && in.Sys == prog.SysFsopen:
 		return "this kernel does not have that file system"
 	}

@@ -114,7 +114,7 @@ func (n *namespaces) sort(shared map[string]bool) {
 
 // InheritsMounts tells whether the container shall be in our mount namespace (runtime-spec, config-linux.md, Namespaces: a type that is
 // not listed is inherited). Its mounts are made in a namespace of their own all the same, so that the host's mount table stays as it is
-// but for one entry, a file that holds that namespace; the process then goes back into ours, with its root in the other.
+// but for the entries of a file that holds that namespace; the process then goes back into ours, with its root in the other.
 func InheritsMounts(in *Input) bool {
 	for _, n := range in.Spec.Linux.Namespaces {
 		if n.Type == specs.MountNamespace {
@@ -133,9 +133,14 @@ func (c entry) backToOurMounts() error {
 	c.Lane(prog.Host)
 	proc := c.Reg()
 	c.Emit(prog.Ins{Op: prog.OpenPid, Out: proc})
+	// The kernel refuses copies of what holds a mount namespace, which a shared mount below it would make wherever it is shared.
+	file, _ := c.openTree("a mount that is shared with nobody", 0, c.in.MountsFile, false)
+	c.attachAt(file, c.in.MountsFile)
+	c.setAttr(file, false, 0, 0, u.MS_PRIVATE)
 	ns, _ := c.openTree("hold the container's mounts", proc, "ns/mnt", false)
 	c.attachAt(ns, c.in.MountsFile)
 	c.Call("", prog.SysClose, prog.R(ns))
+	c.Call("", prog.SysClose, prog.R(file))
 	c.Call("", prog.SysClose, prog.R(proc))
 	c.Lane(prog.Child)
 	c.Call("back into our own mount namespace", prog.SysSetns, prog.R(c.ns.home), prog.Imm(u.CLONE_NEWNS, "NEWNS"))
@@ -221,6 +226,7 @@ func (c entry) enter() error {
 	if !c.ns.user || !c.ordinary() { // else our user must reach /proc/PID to write the maps; until then nobody else is where we are
 		c.Call("nobody may trace us, and /proc/PID is root's", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
+	c.hugePages()
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
 	}
