@@ -216,6 +216,34 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
+// TestHugePages: a shim does without transparent huge pages from its first instruction on, which the container's processes do not inherit.
+func TestHugePages(t *testing.T) {
+	own := status(t, os.Getpid(), "THP_enabled:")
+	r := realShim(t, []string{"sleep", "60"})
+	r.run()
+	if own == "" {
+		t.Skip("the kernel does not tell THP_enabled")
+	}
+	if now := status(t, r.cmd.Process.Pid, "THP_enabled:"); now != "0" {
+		t.Errorf("the shim: %s", now)
+	}
+	s, err := wire.OpenStream(r.ctx, r.sock, wire.Request{
+		Op: wire.OpExec, Exec: "x", Stdout: true,
+		Process: &specs.Process{Args: []string{"cat", "/proc/1/status", "/proc/self/status"}, Cwd: "/", Env: []string{"PATH=/bin"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var out bytes.Buffer
+	if _, err = s.Copy(&out, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "THP_enabled:\t1\n"); n != 2 {
+		t.Errorf("init and an exec: %s", out.String())
+	}
+}
+
 func TestLinksLittle(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skipf("asks the go command: %v", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/selfmem"
 	"github.com/dhow-containers/dhow/internal/shim/logfile"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
@@ -73,6 +74,7 @@ func newRig(t testing.TB, args []string, change ...func(*wire.Config)) *rig {
 	r.cmd.Env = append(os.Environ(), "DHOW_TEST_ROLE=shim", "GORACE=atexit_sleep_ms=0")
 	if bin != "" {
 		r.cmd = exec.Command(bin, cfg.RunDir)
+		r.cmd.Env = append(os.Environ(), selfmem.NoHugePages()...) // as the engine starts it
 	}
 	r.cmd.Dir = cfg.RunDir
 	r.cmd.ExtraFiles = []*os.File{theirs}

@@ -30,6 +30,22 @@ func ReadOnly(program string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), program), nil
 }
 
+// Above gives an open program a descriptor that stays the program's in a child that os.StartProcess makes with these files: there, that moves
+// descriptors to the numbers that follow the highest one of theirs. It closes the old one.
+func Above(program *os.File, files ...*os.File) (*os.File, error) {
+	least := 0
+	for _, f := range files {
+		least = max(least, int(f.Fd()))
+	}
+	const pipe = 1 // by which the child tells why it could not execute
+	fd, err := unix.FcntlInt(program.Fd(), unix.F_DUPFD_CLOEXEC, max(least, len(files))+1+len(files)+pipe)
+	program.Close()
+	if err != nil {
+		return nil, fmt.Errorf("descriptor for %s: %w", program.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), program.Name()), nil
+}
+
 // Path is by what this process and its children execute an open program.
 func Path(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 

@@ -36,6 +36,8 @@ type Facts struct {
 	Nested    bool // we are in a user namespace that is not the machine's, as below rootless podman
 	User      [2]uint32
 	IDHelpers [2]string
+	// HugePages tells that we do without transparent huge pages, and the container shall not.
+	HugePages bool
 	// Clone3 tells that clone3(2) may be used; some containers' filters refuse it.
 	Clone3 bool
 	// NoFile is the limit (soft, hard) of open files to set where the config sets none; zero leaves the inherited one.

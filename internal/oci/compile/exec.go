@@ -96,6 +96,13 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	return c.Program(), nil
 }
 
+// hugePages gives back what we have done without, and what execve would keep from the container.
+func (c *compiler) hugePages() {
+	if c.in.Facts.HugePages {
+		c.Call("transparent huge pages are the host's to allow again", prog.SysPrctl, prog.Imm(u.PR_SET_THP_DISABLE, "PR_SET_THP_DISABLE"), prog.Imm(0), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
+}
+
 // ownMounts tells whether the container's mount namespace was made for it, so that the namespace's root is the container's.
 func ownMounts(s *bundle.Spec) bool {
 	return slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace && n.Path == "" })
@@ -103,6 +110,7 @@ func ownMounts(s *bundle.Spec) bool {
 
 func (c *compiler) execEnter(init prog.Reg, flags uint64, scope string) error {
 	c.Call("nobody in the container may trace us", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	c.hugePages()
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/probe"
+	"github.com/dhow-containers/dhow/internal/linux/selfmem"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -65,6 +66,7 @@ func host() (compile.Facts, error) {
 	f.NoFile = noFile()
 	f.Caps, f.OOMFloor = rights()
 	f.Clone3 = probe.Clone3()
+	f.HugePages = selfmem.GiveHugePages()
 	user(&f)
 	var err error
 	f.Cgroup, err = cgroup.Detect()

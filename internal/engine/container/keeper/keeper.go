@@ -20,6 +20,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/selfexe"
+	"github.com/dhow-containers/dhow/internal/linux/selfmem"
 	"github.com/dhow-containers/dhow/internal/shim/wire"
 )
 
@@ -63,11 +64,15 @@ func Start(ctx context.Context, binary string, c wire.Config) (*Shim, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
+	files := []*os.File{null, null, log, readyW} // 3: one byte once the socket listens
+	if program, err = selfexe.Above(program, files...); err != nil {
+		return nil, fmt.Errorf("start shim: %w", err)
+	}
 	defer program.Close()
 	p, err := os.StartProcess(selfexe.Path(program), []string{"dhow-shim", c.RunDir}, &os.ProcAttr{
 		Dir:   c.RunDir,
-		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-		Files: []*os.File{null, null, log, readyW}, // 3: one byte once the socket listens
+		Env:   append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, selfmem.NoHugePages()...), // a shim weighs a page here and there
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	readyW.Close()
