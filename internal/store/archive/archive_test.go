@@ -208,13 +208,18 @@ func TestSaveWhileRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
 	if _, _, err := e.images.Remove("x:1", false, nil); err != nil {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
 	if err := v.Write(context.Background(), &b); err != nil {
 		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := e.files(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 	if _, err := to.load(t, b.Bytes()); err != nil {
 		t.Fatal(err)

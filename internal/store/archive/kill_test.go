@@ -33,6 +33,12 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Println(err)
+		filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				fmt.Println("file:", strings.TrimPrefix(p, dir))
+			}
+			return err
+		})
 		os.Exit(1)
 	}
 	fmt.Println("done")
@@ -166,5 +172,61 @@ func TestKilledAtEverySyscall(t *testing.T) {
 				recovered(t, dir, b, want)
 			}
 		})
+	}
+}
+
+// TestFullDisk is torture case 20 for load: wherever the disk is full, the error says so and the space is given back.
+func TestFullDisk(t *testing.T) {
+	_, file, _ := prey(t)
+	for _, size := range []string{"1m", "4m", "7m", "10m"} {
+		cmd := victim(t.TempDir(), file, "unshare", "--mount", "sh", "-c", `mount -t tmpfs -o size=`+size+` none "$KILL_DIR" || exit 77; exec "$0"`)
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code == 77 || code == 127 {
+			t.Skipf("no mount namespace here: %s", out)
+		}
+		if err == nil || !strings.Contains(string(out), "no space left on device") {
+			t.Errorf("%s: %v: %s", size, err, out)
+		}
+		for _, sub := range []string{"/ingest/", "/layers/tmp/", "/layers/sha256/", "/blobs/sha256/", "/.tmp-"} {
+			if _, files, _ := strings.Cut(string(out), "\n"); strings.Contains(files, sub) {
+				t.Errorf("%s: left behind: %s", size, out)
+			}
+		}
+	}
+}
+
+// TestTogether loads the same archive many times at once, some of them cut off: the images are whole, and nothing but them is there.
+func TestTogether(t *testing.T) {
+	b, _, want := prey(t)
+	e := newEnv(t)
+	errs := make(chan error, 12)
+	for i := range 12 {
+		go func() {
+			part := b
+			if i%3 == 0 {
+				part = b[:len(b)*(i+1)/13]
+			}
+			_, err := archive.Load(context.Background(), e.images, bytes.NewReader(part), archive.LoadOptions{Host: manifest.HostPlatform()})
+			if (err != nil) != (i%3 == 0) {
+				err = fmt.Errorf("load %d: %v", i, err)
+			} else {
+				err = nil
+			}
+			errs <- err
+		}()
+	}
+	for range 12 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for name, img := range want {
+		e.whole(t, name, img)
+		if _, _, err := e.images.Remove(name, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := e.files(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

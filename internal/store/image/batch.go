@@ -22,13 +22,13 @@ import (
 )
 
 // Batch makes images of layers that come from elsewhere than a registry: an archive, a container, an import. It keeps what it has
-// brought or asked for from being collected until Close, which removes what it brought and no image needs. Its methods may be called
+// brought or asked for from being collected until Close, which removes what no image needs then. Its methods may be called
 // concurrently, except Commit and Close.
 type Batch struct {
 	s *Store
 
 	mu     sync.Mutex
-	pinned map[digest.Digest]bool // true: brought by this batch
+	pinned map[digest.Digest]bool
 	fresh  []*Fresh
 }
 
@@ -47,21 +47,19 @@ type Fresh struct {
 // Begin starts a batch; the caller must Close it.
 func (s *Store) Begin() *Batch { return &Batch{s: s, pinned: map[digest.Digest]bool{}} }
 
-func (b *Batch) pin(d digest.Digest, brought bool) {
+func (b *Batch) pin(d digest.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before, known := b.pinned[d]
-	if b.pinned[d] = before || brought; !known {
+	if !b.pinned[d] {
+		b.pinned[d] = true
 		b.s.pin(d)
 	}
 }
 
-func (b *Batch) bring(d digest.Digest) { b.pin(d, true) }
-
 // Layer takes an uncompressed layer in one pass, under the digest it turns out to have.
 func (b *Batch) Layer(ctx context.Context, r io.Reader) (layer.Info, error) {
 	capped := &capReader{r: r, left: b.s.c.MaxLayerSize}
-	info, err := layer.Take(ctx, b.s.c.Layers, capped, b.bring)
+	info, err := layer.Take(ctx, b.s.c.Layers, capped, b.pin)
 	if capped.err != nil {
 		err = capped.err
 	}
@@ -86,7 +84,7 @@ func (c *capReader) Read(p []byte) (int, error) {
 
 // Known describes a layer that is here already, and keeps it. errdef.NotFound otherwise.
 func (b *Batch) Known(d digest.Digest) (layer.Info, error) {
-	b.pin(d, false)
+	b.pin(d)
 	return b.s.c.Layers.Info(d)
 }
 
@@ -98,7 +96,7 @@ func (b *Batch) Temp() (*os.File, error) { return b.s.c.Content.Temp() }
 
 // Config is the config of an image, byte for byte; the image is kept from losing it.
 func (b *Batch) Config(id digest.Digest) ([]byte, error) {
-	b.pin(id, false)
+	b.pin(id)
 	return b.s.c.Content.Read(id, manifest.MaxSize)
 }
 
@@ -194,7 +192,7 @@ func (b *Batch) Add(ctx context.Context, config []byte, tags ...string) (digest.
 	}
 	f.record.Manifest, f.record.Blobs = desc, []digest.Digest{desc.Digest, f.id}
 	for d, doc := range map[digest.Digest][]byte{desc.Digest: raw, f.id: config} {
-		b.bring(d)
+		b.pin(d)
 		if err := b.s.c.Content.Put(ctx, d, int64(len(doc)), bytes.NewReader(doc)); err != nil {
 			return "", err
 		}
@@ -263,16 +261,13 @@ func (f *Fresh) put(tx *meta.Tx) error {
 	return err
 }
 
-// Close lets go of everything; layers and documents that the batch brought and nobody needs are removed.
+// Close lets go of everything; of its layers and documents those that nobody needs are removed. A container needs none that its image
+// does not need: an image in use keeps its record.
 func (b *Batch) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var mine []digest.Digest
-	for d, brought := range b.pinned {
-		if b.s.unpin(d); brought {
-			mine = append(mine, d)
-		}
-	}
+	mine := slices.Collect(maps.Keys(b.pinned))
+	b.s.unpin(mine...)
 	b.pinned = map[digest.Digest]bool{}
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
