@@ -112,7 +112,7 @@ func (e *Engine) assemble(c Config) error {
 	}
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
-		Files:    &files.Service{Containers: e.containers, Snapshots: st.Snapshots},
+		Files:    &files.Service{Containers: container.NewReach(e.containers), Snapshots: st.Snapshots, Spool: c.DataRoot},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{

@@ -77,6 +77,17 @@ type Execs interface {
 type Files interface {
 	// Changes tells what differs from the image, sorted by path.
 	Changes(ctx context.Context, ref string) ([]container.FilesystemChange, error)
+	Stat(ctx context.Context, ref, path string) (container.PathStat, error)
+	// Read writes a tar of path to what begin returns, which is called once path is known to be there.
+	Read(ctx context.Context, ref, path string, begin func(container.PathStat) io.Writer) error
+	// Write lays a tar, compressed or not, over a folder. A tar that is not whole and sound changes nothing.
+	Write(ctx context.Context, ref, path string, tar io.Reader, o WriteOptions) error
+}
+
+// WriteOptions say how a tar is laid over a folder.
+type WriteOptions struct {
+	KeepKinds bool // a folder is replaced by nothing but a folder, and the other way round
+	ToUser    bool // everything belongs to the container's user, where it has one, instead of whom the tar names
 }
 
 // Session is an attached client. Run copies until the process ends its output, the client detaches or ctx ends. stdout and

@@ -115,8 +115,18 @@ func (s *Observer) Root(ctx context.Context, ref string) (root *os.File, there f
 	return root, there, err
 }
 
-// inside copies the root mount of a run. The process counts only when the shim still knows it after its pidfd was opened.
+// inside copies the root mount of a run.
 func (s *Observer) inside(ctx context.Context, r *run) (*os.File, error) {
+	pidfd, err := held(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer pidfd.Close()
+	return rootfs.Inside(pidfd)
+}
+
+// held returns the pidfd of a run's first process. It counts only when the shim still knows the process after its pidfd was opened.
+func held(ctx context.Context, r *run) (*os.File, error) {
 	before, err := r.shim.State(ctx)
 	if err != nil {
 		return nil, err
@@ -126,13 +136,13 @@ func (s *Observer) inside(ctx context.Context, r *run) (*os.File, error) {
 		return nil, fmt.Errorf("pidfd_open: %w", err)
 	}
 	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	defer pidfd.Close()
 	after, err := r.shim.State(ctx)
+	if err == nil && (after.Pid != before.Pid || after.Status != "running" && after.Status != "paused") {
+		err = errdef.New(errdef.Conflict, "the container's command has ended")
+	}
 	if err != nil {
+		pidfd.Close()
 		return nil, err
 	}
-	if after.Pid != before.Pid || after.Status != "running" && after.Status != "paused" {
-		return nil, errdef.New(errdef.Conflict, "the command has ended")
-	}
-	return rootfs.Inside(pidfd)
+	return pidfd, nil
 }

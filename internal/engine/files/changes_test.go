@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,16 @@ import (
 )
 
 type fakeContainers struct{}
+
+func (fakeContainers) Look(context.Context, string, func(*api.Container, *os.File) error) error {
+	panic("not for this")
+}
+
+func (fakeContainers) Change(context.Context, string, func(*api.Container, *os.File) error) error {
+	panic("not for this")
+}
+
+func (fakeContainers) Event(*api.Container, bool, string) {}
 
 func (fakeContainers) Record(string) (*api.Container, error) { return &api.Container{ID: "c"}, nil }
 

@@ -6,6 +6,7 @@ package files
 
 import (
 	"context"
+	"os"
 
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/store/layer/upper"
@@ -15,11 +16,18 @@ import (
 type Service struct {
 	Containers Containers
 	Snapshots  Snapshots
+	Spool      string // a folder for nameless files: tars that come in, until they are whole
 }
 
-// Containers finds containers.
+// Containers finds containers and opens their files: their root as seen inside, with volumes and binds.
 type Containers interface {
 	Record(ref string) (*api.Container, error)
+	// Look opens them for reading; the container goes on.
+	Look(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error
+	// Change opens them for writing; nothing else is done with the container meanwhile.
+	Change(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error
+	// Event tells that files were copied in or out.
+	Event(rec *api.Container, in bool, path string)
 }
 
 // Snapshots tells what a container's writable layer holds, by the container's ID.

@@ -25,7 +25,7 @@ func containerVerbs(a *app) []*cobra.Command {
 		cmdCreate(a), cmdStart(a), cmdStop(a, "stop"), cmdStop(a, "restart"), cmdKill(a), cmdRm(a), cmdWait(a), cmdRename(a),
 		simple(a, "pause", "Freeze all processes of containers", "dhow pause web"),
 		simple(a, "unpause", "Let the processes of paused containers run again", "dhow unpause web"),
-		cmdAttach(a), cmdTop(a), cmdPort(a), cmdUpdate(a), cmdDiff(a), cmdCommit(a), cmdExport(a),
+		cmdAttach(a), cmdTop(a), cmdPort(a), cmdUpdate(a), cmdDiff(a), cmdCp(a), cmdCommit(a), cmdExport(a),
 	}
 }
 

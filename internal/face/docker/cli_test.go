@@ -130,7 +130,9 @@ func TestDockerCLI(t *testing.T) {
 		{name: "update", args: []string{"update", "-m", "64m", "lg"}, out: "=lg\n"},
 		{name: "rename", args: []string{"rename", "lg", "lg2"}, out: "="},
 		{name: "build", args: []string{"build", "-"}, stdin: "FROM x\n", code: 1, err: "not implemented by this version of dhow"},
-		{name: "cp", args: []string{"cp", "lg2:/x", "-"}, code: 1, err: "not implemented by this version of dhow"},
+		{name: "cp", args: []string{"cp", "lg2:/there", "-"}, out: "a tar"},
+		{name: "cp-nothing", args: []string{"cp", "lg2:/x", "-"}, code: 1, err: "Could not find the file /x in container lg2"},
+		{name: "diff", args: []string{"diff", "lg2"}, out: "C /etc\nA /etc/new\n"},
 		{name: "swarm", args: []string{"node", "ls"}, code: 1, err: "This node is not a swarm manager"},
 		{name: "plugins", args: []string{"plugin", "ls", "-q"}, out: "="},
 	} {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -99,37 +98,17 @@ func openDir(path string) (*os.File, error) {
 }
 
 // overPaths does the same by paths, on a thread that leaves the host's mount namespace and then ends.
-func overPaths(r bundle.Rootfs) (*os.File, error) {
-	type result struct {
-		m   *os.File
-		err error
-	}
-	c := make(chan result)
-	var work func()
-	work = func() { // sends exactly once
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and with it the namespace
-		if unix.Gettid() == unix.Getpid() {
-			// The process's first thread can't end, and it is the one that /proc/self shows: hold it while another does the work.
-			done := make(chan struct{})
-			go func() { work(); close(done) }()
-			<-done
-			runtime.UnlockOSThread()
-			return
-		}
-		m, err := attachAndMount(r)
-		c <- result{m, err}
-	}
-	go work()
-	res := <-c
-	return res.m, res.err
+func overPaths(r bundle.Rootfs) (m *os.File, err error) {
+	err = mount.Apart(func() error {
+		m, err = attachAndMount(r)
+		return err
+	})
+	return m, err
 }
 
 func attachAndMount(r bundle.Rootfs) (*os.File, error) {
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return nil, fmt.Errorf("unshare mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts private: %w", err)
+	if err := mount.Private(); err != nil {
+		return nil, err
 	}
 	tmp, err := mount.Make("tmpfs", 0, mount.Param{Key: "size", Value: "4m"})
 	if err != nil {

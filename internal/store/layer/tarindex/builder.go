@@ -24,6 +24,7 @@ type builder struct {
 	entries int
 	foreign int
 	meta    int64
+	plain   bool                       // whiteouts mean nothing
 	seen    func(h *header, off int64) // for tests; nil otherwise
 }
 
@@ -77,9 +78,13 @@ func keep(fresh, old *tree.Inode) {
 
 // place puts i at a clean path that is not the root.
 func (b *builder) place(name string, i *tree.Inode) error {
-	skip, err := reserved(name)
-	if skip || err != nil {
-		return err
+	if b.plain && i.Mode&unix.S_IFMT == unix.S_IFCHR && i.Rdev == 0 {
+		return errdef.New(errdef.InvalidArgument, "tar: %.200q is a device 0:0, by which overlayfs hides names: it cannot be made", name)
+	}
+	if !b.plain {
+		if skip, err := reserved(name); skip || err != nil {
+			return err
+		}
 	}
 	dir, base, err := tree.Parent(b.root, name, func() error { return b.count(0) })
 	if err != nil {
@@ -87,6 +92,7 @@ func (b *builder) place(name string, i *tree.Inode) error {
 	}
 	d := dir.Dir
 	switch hidden, isWhiteout := strings.CutPrefix(base, whiteout); {
+	case b.plain:
 	case base == opaque:
 		d.Opaque = true
 		return nil

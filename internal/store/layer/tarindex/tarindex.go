@@ -61,6 +61,13 @@ func New(l Limits) *Parser {
 	return &Parser{limits: l, want: block, build: builder{limits: l, root: tree.NewDir()}}
 }
 
+// NewPlain returns a Parser for a tar that is no layer: names that are whiteouts in a layer are names like any other.
+func NewPlain(l Limits) *Parser {
+	p := New(l)
+	p.build.plain = true
+	return p
+}
+
 // Write takes the next bytes.
 func (p *Parser) Write(b []byte) (int, error) {
 	if p.err != nil {
