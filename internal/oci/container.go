@@ -215,7 +215,7 @@ func (c *Container) Exec(o ExecOptions) (*Process, error) {
 		return nil, err
 	}
 	defer done()
-	if err := watch(c.root, c.State.ID, in.Spec, o.Process); err != nil {
+	if err := watchExec(c, o.Process); err != nil {
 		return nil, err
 	}
 	r, err := c.enter(in, &o)

@@ -69,6 +69,10 @@ func Exec(in ExecInput) (*prog.Program, error) {
 		c.root, _ = c.CallR("the container's root", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str("/proc/"+strconv.Itoa(in.Pid)+"/root"), prog.Imm(pathFlags, pathText))
 		c.keep = append(c.keep, c.root)
 	}
+	if in.Namespaces == 0 { // no setns(2) will find out
+		c.Why("linux.namespaces")
+		c.Call("the container's first process is still there", prog.SysPidfdSendSignal, prog.R(init), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
 	c.clone(0)
 	c.Lane(prog.Child)
 	if err := c.execEnter(init, in.Namespaces, in.Scope); err != nil {
@@ -134,7 +138,9 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64, scope string) error {
 		return err
 	}
 	c.Why("linux.namespaces")
-	c.Call("enter all at once", prog.SysSetns, prog.R(init), prog.Imm(int64(flags), prog.NamespaceFlags(flags)))
+	if flags != 0 {
+		c.Call("enter all at once", prog.SysSetns, prog.R(init), prog.Imm(int64(flags), prog.NamespaceFlags(flags)))
+	}
 	if c.root != 0 {
 		c.rootAt(c.root)
 	}

@@ -80,6 +80,9 @@ func (c hooker) hostLane() error {
 	if len(c.hooksOf(startContainer)) > 0 && c.filter.notifies() {
 		return unsupported("hooks.startContainer together with a seccomp filter that notifies")
 	}
+	if len(c.hooksOf(createContainer)) > 0 && c.ns.joins(u.CLONE_NEWNS) { // their path is the runtime's (config.md, POSIX-platform Hooks)
+		return invalid("hooks.createContainer", "they are programs of the host's, of which a joined mount namespace knows nothing: what has their names there is somebody else's; use createRuntime hooks")
+	}
 	c.inside.state = map[string]prog.Reg{}
 	for _, kind := range []string{createContainer, startContainer} {
 		if len(hooksOf(s.Hooks, kind)) > 0 {

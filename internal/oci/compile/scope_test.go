@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -14,7 +15,7 @@ import (
 func TestExecIntoScope(t *testing.T) {
 	s := &bundle.Spec{}
 	must(t, json.Unmarshal([]byte(base), s))
-	in := ExecInput{ID: "demo", Process: s.Process, Spec: s, Facts: testFacts(), Pidfd: 5, Scope: "dhow-demo.scope",
+	in := ExecInput{ID: "demo", Process: s.Process, Spec: s, Facts: testFacts(), Pidfd: 5, Namespaces: u.CLONE_NEWPID, Scope: "dhow-demo.scope",
 		Cgroups: []plan.Dir{{V2: true, Mount: "/sys/fs/cgroup", Path: "/sys/fs/cgroup/x"}}}
 	p, err := Exec(in)
 	must(t, err)
