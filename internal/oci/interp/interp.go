@@ -167,6 +167,7 @@ func (r *Running) follow() error {
 				return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
 			}
 			r.Forget() // execve closed the pipe; a child killed meanwhile is told by its exit status
+			r.learn()
 			r.reapFirst()
 			return nil
 		}
@@ -202,14 +203,24 @@ func (r *Running) follow() error {
 // abandon kills and reaps what the program's processes still are.
 func (r *Running) abandon() {
 	r.Forget()
-	if r.Pid > 0 {
+	if r.first > 0 { // once it is gone it forks no more
+		syscall.Kill(r.first, syscall.SIGKILL)
+		reap(r.first)
+		r.learn()
+	}
+	if r.Pid > 0 && r.Pid != r.first {
 		syscall.Kill(r.Pid, syscall.SIGKILL)
 		reap(r.Pid)
 	}
-	if r.first > 0 && r.first != r.Pid {
-		syscall.Kill(r.first, syscall.SIGKILL)
+	r.first = 0
+}
+
+// learn takes note of a forked child that was killed before it had told its PID. Unreaped it would keep its PID namespace, and with that the
+// container's first process, from ending.
+func (r *Running) learn() {
+	if h := r.m.head; h != nil && h.forked != 0 && r.Pid == r.first {
+		r.Pid = int(h.forked)
 	}
-	r.reapFirst()
 }
 
 func (r *Running) reapFirst() {
