@@ -167,7 +167,7 @@ func (r *Running) follow() error {
 				return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
 			}
 			r.Forget() // execve closed the pipe; a child killed meanwhile is told by its exit status
-			r.learn()
+			learn(r)
 			r.reapFirst()
 			return nil
 		}
@@ -206,7 +206,7 @@ func (r *Running) abandon() {
 	if r.first > 0 { // once it is gone it forks no more
 		syscall.Kill(r.first, syscall.SIGKILL)
 		reap(r.first)
-		r.learn()
+		learn(r)
 	}
 	if r.Pid > 0 && r.Pid != r.first {
 		syscall.Kill(r.Pid, syscall.SIGKILL)
@@ -217,7 +217,7 @@ func (r *Running) abandon() {
 
 // learn takes note of a forked child that was killed before it had told its PID. Unreaped it would keep its PID namespace, and with that the
 // container's first process, from ending.
-func (r *Running) learn() {
+func learn(r *Running) {
 	if h := r.m.head; h != nil && h.forked != 0 && r.Pid == r.first {
 		r.Pid = int(h.forked)
 	}
