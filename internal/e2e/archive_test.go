@@ -174,6 +174,9 @@ func TestSwappedLinks(t *testing.T) {
 			}
 		}
 	}
+	if strings.Contains(w.Log(), "root of a running container not reached") {
+		t.Error("exports did not see the container's own root")
+	}
 	w.Dhow("rm", "-f", "swapper").OK()
 }
 

@@ -3,6 +3,7 @@ package archive_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/archive"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -168,6 +170,36 @@ func TestForms(t *testing.T) {
 	bare := map[string]string{"org.opencontainers.image.ref.name": "latest"}
 	if made, err := e.load(t, kit.Tar(t, layout(t, bare, img)...)); err != nil || len(made[0].Names) != 0 {
 		t.Error(made, err)
+	}
+}
+
+// TestHowManyLayers is torture case 39: none, 500, and one more.
+func TestHowManyLayers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	tars := make([][]byte, 501)
+	for i := range tars {
+		tars[i] = kit.Tar(t, kit.Text(fmt.Sprint(i), "x"))
+	}
+	e := newEnv(t)
+	for _, n := range []int{0, 500} {
+		img := kit.Build(t, kit.Spec{Compress: "none", Tars: tars[:n]})
+		if n == 0 { // an empty list, not none
+			img = kit.Build(t, kit.Spec{Edit: func(c *dockerspec.DockerOCIImage, _ *ocispec.Manifest) { c.RootFS.DiffIDs = []digest.Digest{} }})
+		}
+		if _, err := e.load(t, kit.Tar(t, classic(t, img, "x:1")...)); err != nil {
+			t.Fatal(n, err)
+		}
+		e.whole(t, "x:1", img)
+		to := newEnv(t)
+		if _, err := to.load(t, e.save(t, "x:1")); err != nil {
+			t.Fatal(n, err)
+		}
+		to.whole(t, "x:1", img)
+	}
+	if _, err := e.load(t, kit.Tar(t, classic(t, kit.Build(t, kit.Spec{Compress: "none", Tars: tars}), "y:1")...)); !errdef.Is(err, errdef.DataLoss) {
+		t.Error(err)
 	}
 }
 
