@@ -7,8 +7,9 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/dhow-containers/dhow/internal/linux/mountinfo"
 )
 
 // Bounds of what is read, in bytes.
@@ -94,27 +95,11 @@ func parseMountinfo(b []byte) ([]mountEntry, error) {
 			return nil, fmt.Errorf("mountinfo line %d: %q is not of the form that proc_pid_mountinfo(5) tells", n, l)
 		}
 		out = append(out, mountEntry{
-			id: f[0], root: unescape(f[3]), point: unescape(f[4]), options: strings.Split(f[5], ","),
-			fstype: g[0], source: unescape(g[1]), super: strings.Split(g[2], ","),
+			id: f[0], root: mountinfo.Unescape(f[3]), point: mountinfo.Unescape(f[4]), options: strings.Split(f[5], ","),
+			fstype: g[0], source: mountinfo.Unescape(g[1]), super: strings.Split(g[2], ","),
 		})
 	}
 	return out, nil
-}
-
-// unescape undoes the kernel's octal escapes (\040 is a space).
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // at finds the mount that is visible at a path: the last one made there.

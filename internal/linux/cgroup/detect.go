@@ -14,6 +14,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/linux/mountinfo"
 )
 
 // Limits of what is read.
@@ -46,9 +47,9 @@ func Detect() (plan.Layout, error) {
 
 // Parse reads a layout out of /proc/PID/mountinfo and /proc/PID/cgroup (proc_pid_mountinfo(5), cgroups(7)); it leaves
 // UnifiedControllers empty. Where a hierarchy is mounted several times the first mount that shows our own cgroup counts.
-func Parse(mountinfo, selfCgroup []byte) (plan.Layout, error) {
+func Parse(table, selfCgroup []byte) (plan.Layout, error) {
 	var l plan.Layout
-	mounts := parseMounts(mountinfo)
+	mounts := parseMounts(table)
 	for line := range bytes.Lines(selfCgroup) {
 		parts := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
 		if len(parts) != 3 || !path.IsAbs(parts[2]) {
@@ -119,37 +120,20 @@ func pick(mounts []mounted, controller, own string) (mounted, bool) {
 	return found[0], true
 }
 
-func parseMounts(mountinfo []byte) []mounted {
+func parseMounts(table []byte) []mounted {
 	var all []mounted
-	for line := range bytes.Lines(mountinfo) {
+	for line := range bytes.Lines(table) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), " - ")
 		f, g := strings.Fields(before), strings.Fields(after)
 		if !ok || len(f) < 6 || len(g) < 3 || (g[0] != "cgroup" && g[0] != "cgroup2") {
 			continue
 		}
-		m := mounted{root: unescape(f[3]), point: unescape(f[4]), v2: g[0] == "cgroup2", options: strings.Split(g[2], ",")}
+		m := mounted{root: mountinfo.Unescape(f[3]), point: mountinfo.Unescape(f[4]), v2: g[0] == "cgroup2", options: strings.Split(g[2], ",")}
 		if path.IsAbs(m.root) && path.IsAbs(m.point) && m.point == path.Clean(m.point) {
 			all = append(all, m)
 		}
 	}
 	return all
-}
-
-// unescape undoes mountinfo's octal escapes of blank, tab, newline and backslash.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && isOctal(s[i+1:i+4]) {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 func isOctal(s string) bool {

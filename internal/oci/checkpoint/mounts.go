@@ -14,6 +14,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/linux/mountinfo"
 	"github.com/dhow-containers/dhow/internal/oci/criu"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -211,7 +212,6 @@ func mountInfo(pid int) ([]tableEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var out []tableEntry
 	for _, line := range strings.Split(string(b), "\n") {
 		fields := strings.Fields(line)
@@ -219,7 +219,7 @@ func mountInfo(pid int) ([]tableEntry, error) {
 		if sep < 6 || len(fields) <= sep+1 {
 			continue
 		}
-		out = append(out, tableEntry{point: unescape.Replace(fields[4]), fs: fields[sep+1]})
+		out = append(out, tableEntry{point: mountinfo.Unescape(fields[4]), fs: fields[sep+1]})
 	}
 	return out, nil
 }

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/dhow-containers/dhow/internal/linux/mountinfo"
 )
 
 // KernelMounts returns where proc and sysfs are mounted, the last mounted first (proc_pid_mountinfo(5)).
@@ -25,25 +26,9 @@ func KernelMounts() ([]string, error) {
 			return nil, fmt.Errorf("parse /proc/self/mountinfo: %q", s.Text())
 		}
 		if rest[0] == "proc" || rest[0] == "sysfs" {
-			out = append(out, unescape(fields[4]))
+			out = append(out, mountinfo.Unescape(fields[4]))
 		}
 	}
 	slices.Reverse(out)
 	return out, s.Err()
-}
-
-// unescape undoes the octal escapes of blanks and backslashes.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
