@@ -309,12 +309,12 @@ func (m *meter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end says how much it was; docker's words are the same when the copy failed.
-func (m *meter) end(_ error, where string) {
+// end says how much it was. Docker's client says so of copies that failed, too.
+func (m *meter) end(err error, where string) {
 	if m.live {
 		fmt.Fprint(m.t.a.Stderr, "\r\x1b[K")
 	}
-	if !m.t.quiet {
+	if !m.t.quiet && err == nil {
 		fmt.Fprintln(m.t.a.Stderr, "Successfully copied", size(m.n), "to", format.Safe(where))
 	}
 }

@@ -89,6 +89,9 @@ func attachOne(in *safepath.Root, p Place, make bool) error {
 	if err != nil {
 		return err
 	}
+	if st.Mode&syscall.S_IFMT == syscall.S_IFLNK {
+		return errdef.New(errdef.InvalidArgument, "the source is a symbolic link")
+	}
 	isDir := st.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	target, err := targetOf(in, p.Target, isDir, make)
 	if err != nil {

@@ -139,7 +139,11 @@ func (x *extractor) enter(at *safepath.Root, full, name string, i *tree.Inode) (
 			return h, nil
 		case kind == unix.S_IFLNK && i.Dir.Implicit:
 			h.Close()
-			return x.t.Root.Open(x.inside(full), unix.O_PATH|unix.O_DIRECTORY, 0)
+			h, err := x.t.Root.Open(x.inside(full), unix.O_PATH|unix.O_DIRECTORY, 0)
+			if err != nil {
+				return nil, errdef.New(errdef.InvalidArgument, "%s: a link that leads to no folder: %w", x.inside(full), err)
+			}
+			return h, nil
 		}
 		h.Close()
 		if err := x.clear(at, full, name, true); err != nil {
