@@ -32,6 +32,7 @@ type box struct {
 	svc  *Service
 	host string // a folder of the host's that nothing may touch
 	rec  api.Container
+	hook func() // before a change
 }
 
 func newBox(t *testing.T) *box {
@@ -68,6 +69,9 @@ func (b *box) Look(_ context.Context, _ string, f func(*api.Container, *os.File)
 }
 
 func (b *box) Change(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error {
+	if b.hook != nil {
+		b.hook()
+	}
 	return b.Look(ctx, ref, f)
 }
 
@@ -523,5 +527,36 @@ func TestOddPaths(t *testing.T) {
 		if err := b.put(p, tarOf(t), api.WriteOptions{}); !errdef.Is(err, kind) {
 			t.Errorf("write %s: %v", p, err)
 		}
+	}
+}
+
+// A client that hangs up once all is sent leaves the whole copy.
+func TestHangsUpAtTheEnd(t *testing.T) {
+	b := newBox(t)
+	must(t, os.Mkdir(b.path("d"), 0o755))
+	ctx, cancel := context.WithCancel(t.Context())
+	body := tarOf(t, tar.Header{Name: "a", Uname: strings.Repeat("a", 3<<20)}, tar.Header{Name: "z", Uname: "x"})
+	b.hook = cancel
+	must(t, b.svc.Write(ctx, "c", "/d", bytes.NewReader(body), api.WriteOptions{}))
+	if st, err := os.Stat(b.path("d/a")); err != nil || st.Size() != 3<<20 {
+		t.Errorf("a: %v %v", st, err)
+	}
+	if _, err := os.Stat(b.path("d/z")); err != nil {
+		t.Error(err)
+	}
+}
+
+// The file that a tar is put into has no name from the beginning.
+func TestNameless(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), "/dev/shm"} {
+		f, err := nameless(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink != 0 {
+			t.Errorf("%s: %d links, %v", dir, st.Nlink, err)
+		}
+		f.Close()
 	}
 }

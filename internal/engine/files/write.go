@@ -42,7 +42,8 @@ func (s *Service) Write(ctx context.Context, ref, p string, body io.Reader, o ap
 	}
 	defer data.Close()
 	return s.Containers.Change(ctx, ref, func(rec *api.Container, f *os.File) error {
-		if err := a.lay(ctx, rec, f, data, root, o); err != nil {
+		// Who hangs up now leaves no half copy.
+		if err := a.lay(context.WithoutCancel(ctx), rec, f, data, root, o); err != nil {
 			return err
 		}
 		s.Containers.Event(rec, true, p)
@@ -136,11 +137,10 @@ func userOf(f *os.File, rec *api.Container) (*extract.Owner, error) {
 
 // take stores a tar, uncompressed, in a nameless file and reads what it says.
 func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree.Inode, err error) {
-	fd, err := unix.Open(s.Spool, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	f, err := nameless(s.Spool)
 	if err != nil {
-		return nil, nil, &os.PathError{Op: "make a temporary file in", Path: s.Spool, Err: err}
+		return nil, nil, err
 	}
-	f := os.NewFile(uintptr(fd), "tar")
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -160,6 +160,26 @@ func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree
 		return nil, nil, bad(err)
 	}
 	return f, root, nil
+}
+
+// nameless makes a file that is gone when it is closed, also by a crash.
+func nameless(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), "tar"), nil
+	}
+	if err != unix.EOPNOTSUPP && err != unix.EISDIR {
+		return nil, &os.PathError{Op: "make a temporary file in", Path: dir, Err: err}
+	}
+	f, err := os.CreateTemp(dir, ".tar-") // a file system without such files
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // onlyWriter keeps io.Copy from asking the file for more.
