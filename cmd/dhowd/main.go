@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -36,7 +37,7 @@ func main() {
 
 func run(args []string) error {
 	c := engine.Config{Version: version, Commit: commit, Embedded: hello.Image()}
-	var hosts, insecure list
+	var hosts, certs list
 	var level slog.Level
 	var showVersion bool
 	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
@@ -55,7 +56,9 @@ func run(args []string) error {
 	f.StringVar(&c.CgroupParent, "cgroup-parent", "", "`path` of the cgroup above all containers (default /dhow/<engine id>)")
 	f.StringVar(&c.Bridge, "bridge-name", "", "`name` of the default network's bridge device (default dhow0)")
 	f.StringVar(&c.Table, "table", "", "`name` of the nft table (default dhow)")
-	f.Var(&insecure, "insecure-registry", "`host[:port]` or CIDR of a registry without TLS (may be given again)")
+	f.Var((*list)(&c.Insecure), "insecure-registry", "`host[:port]` or CIDR of a registry without TLS (may be given again)")
+	f.Var((*list)(&c.Mirrors), "registry-mirror", "`URL` of a registry that is asked before Docker Hub (may be given again)")
+	f.Var(&certs, "registry-certs", "`folder` with a folder HOST:PORT of *.crt, *.cert and *.key for each registry (default /etc/dhow/certs.d and /etc/docker/certs.d)")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
 	f.BoolVar(&showVersion, "version", false, "print the version and exit")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -83,7 +86,7 @@ func run(args []string) error {
 	if _, err := os.Stat(c.Shim); err != nil {
 		return fmt.Errorf("find dhow-shim: %w: give its path with --shim", err)
 	}
-	c.Insecure, c.Log = insecure, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	c.CertDirs, c.Proxy, c.Log = certs, http.ProxyFromEnvironment, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	return serve(c, hosts)
 }
 

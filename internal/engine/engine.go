@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -31,9 +33,11 @@ type Config struct {
 	DataRoot, RunRoot string
 	Shim              string // path of dhow-shim
 	Version, Commit   string
-	CgroupParent      string // "" is /dhow/<engine ID>
-	Bridge, Table     string // "" are the network package's
-	Insecure          []string
+	CgroupParent      string   // "" is /dhow/<engine ID>
+	Bridge, Table     string   // "" are the network package's
+	Insecure, Mirrors []string // registries without TLS; URLs asked before Docker Hub
+	CertDirs          []string // folders of HOST:PORT/{*.crt,*.cert,*.key}
+	Proxy             func(*http.Request) (*url.URL, error)
 	Embedded          *image.Embedded
 	Log               *slog.Logger
 }
@@ -67,7 +71,8 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 			e.Close()
 		}
 	}()
-	if e.depot, err = depot.Open(depot.Config{Root: c.DataRoot, Insecure: c.Insecure, UserAgent: "dhow/" + c.Version}); err != nil {
+	if e.depot, err = depot.Open(depot.Config{
+		Root: c.DataRoot, UserAgent: "dhow/" + c.Version, Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy}); err != nil {
 		return nil, err
 	}
 	e.ID = e.depot.ID
@@ -117,7 +122,7 @@ func (e *Engine) assemble(c Config) error {
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
-			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
+			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Mirrors: c.Mirrors, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
 		},
 	}
 	return nil

@@ -134,6 +134,12 @@ type Progress func(jsonstream.Message)
 // Images are the operations on local images.
 type Images interface {
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p Progress) error
+	// PullAll pulls every tag that the registry has of a repository.
+	PullAll(ctx context.Context, repository, platform string, auth *registry.AuthConfig, p Progress) error
+	// Distribution says what a reference is in its registry; nothing is pulled.
+	Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (registry.DistributionInspect, error)
+	// Search asks Docker Hub, or the registry that term begins with. limit 0 is 25.
+	Search(ctx context.Context, term string, limit int, f Filters, auth *registry.AuthConfig) ([]registry.SearchResult, error)
 	// Push uploads one tag, or with all every tag that the repository has here.
 	Push(ctx context.Context, ref string, o PushOptions, auth *registry.AuthConfig, p Progress) error
 	List(ctx context.Context, all bool, f Filters) ([]image.Summary, error)

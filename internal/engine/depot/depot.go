@@ -6,6 +6,8 @@ package depot
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/url"
 	"path/filepath"
 	"strconv"
 
@@ -22,10 +24,11 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/snapshot"
 )
 
-// Config says where the data root is and which registries are spoken to without TLS.
+// Config says where the data root is and how registries are spoken to.
 type Config struct {
-	Root, UserAgent string
-	Insecure        []string
+	Root, UserAgent             string
+	Insecure, Mirrors, CertDirs []string // as in registry.Config; no CertDirs are /etc/dhow/certs.d and /etc/docker/certs.d
+	Proxy                       func(*http.Request) (*url.URL, error)
 }
 
 // Depot is an open data root.
@@ -44,7 +47,15 @@ type Depot struct {
 
 // Open opens the data root.
 func Open(c Config) (_ *Depot, err error) {
-	d := &Depot{Registry: registry.New(registry.Config{Insecure: c.Insecure, UserAgent: c.UserAgent}), Driver: "overlayfs"}
+	for _, m := range c.Mirrors {
+		if err := registry.CheckMirror(m); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.CertDirs) == 0 {
+		c.CertDirs = []string{"/etc/dhow/certs.d", "/etc/docker/certs.d"}
+	}
+	d := &Depot{Driver: "overlayfs", Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
 	defer func() {
 		if err != nil {
 			d.Close()

@@ -23,6 +23,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/container"
 	"github.com/dhow-containers/dhow/internal/engine/event"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
 	store "github.com/dhow-containers/dhow/internal/store/image"
 	reg "github.com/dhow-containers/dhow/internal/store/registry"
 )
@@ -93,7 +94,7 @@ func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry
 		p(jsonstream.Message{Status: "Status: Image " + e.Name + " comes with this engine"})
 		return nil
 	}
-	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth), Progress: forward(p)})
+	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth, ref), Progress: forward(p)})
 	if err != nil {
 		return err
 	}
@@ -101,11 +102,17 @@ func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry
 	return nil
 }
 
-func credentials(a *registry.AuthConfig) *reg.Auth {
+// credentials are what the client gave for the registry of name, none when it says that they belong to another.
+func credentials(a *registry.AuthConfig, name string) *reg.Auth {
 	if a == nil {
 		return nil
 	}
-	return &reg.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
+	domain := name
+	if r, err := ref.Parse(name); err == nil {
+		domain = r.Domain
+	}
+	c := &reg.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
+	return c.For(domain, a.ServerAddress)
 }
 
 func (s *Service) event(a events.Action, id string, labels map[string]string, name string) {
@@ -256,7 +263,7 @@ func (s *Service) Login(ctx context.Context, auth *registry.AuthConfig) (registr
 	if host == "" || host == "index.docker.io/v1" {
 		host = "docker.io"
 	}
-	if err := s.Registry.Login(ctx, host, credentials(auth)); err != nil {
+	if err := s.Registry.Login(ctx, host, credentials(auth, host+"/any")); err != nil {
 		return registry.AuthResponse{}, err
 	}
 	return registry.AuthResponse{Status: "Login Succeeded"}, nil

@@ -52,7 +52,7 @@ func (s *Service) pushTag(ctx context.Context, name string, o api.PushOptions, a
 	if err != nil {
 		return err
 	}
-	d, err := s.Store.Push(ctx, name, store.PushOptions{Platform: o.Platform, Compression: o.Compression, Auth: credentials(auth), Progress: forward(p)})
+	d, err := s.Store.Push(ctx, name, store.PushOptions{Platform: o.Platform, Compression: o.Compression, Auth: credentials(auth, name), Progress: forward(p)})
 	if err != nil {
 		return err
 	}

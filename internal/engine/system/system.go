@@ -37,7 +37,7 @@ type Service struct {
 	SwapLimit           bool
 	AppArmor            bool   // the machine has it
 	AppArmorLacks       string // why containers get no default profile of it
-	Insecure            []string
+	Insecure, Mirrors   []string
 	Bus                 *event.Bus
 	Containers          api.Containers
 	Images              api.Images
@@ -111,8 +111,9 @@ func (s *Service) Info(ctx context.Context) (system.Info, error) {
 }
 
 func (s *Service) registries() *registry.ServiceConfig {
+	mirrors := append([]string{}, s.Mirrors...)
 	out := &registry.ServiceConfig{
-		IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}}, Mirrors: []string{},
+		IndexConfigs: map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: mirrors, Secure: true, Official: true}}, Mirrors: mirrors,
 		InsecureRegistryCIDRs: []netip.Prefix{},
 	}
 	for _, r := range s.Insecure {

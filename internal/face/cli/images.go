@@ -17,7 +17,7 @@ import (
 )
 
 func imageVerbs(a *app) []*cobra.Command {
-	return []*cobra.Command{cmdRmi(a, "rmi"), cmdTag(a), cmdHistory(a), cmdSave(a), cmdLoad(a), cmdImport(a)}
+	return []*cobra.Command{cmdRmi(a, "rmi"), cmdSearch(a), cmdTag(a), cmdHistory(a), cmdSave(a), cmdLoad(a), cmdImport(a)}
 }
 
 func groupImage(a *app) *cobra.Command {

@@ -118,6 +118,26 @@ func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *regist
 	return nil
 }
 
+func (s fakeImages) PullAll(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+	s.f.called("pull all %s", familiar(ref))
+	for _, t := range []string{":1", ":2"} {
+		if err := s.Pull(ctx, ref+t, platform, auth, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s fakeImages) Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (registry.DistributionInspect, error) {
+	s.f.called("distribution %s", ref)
+	return registry.DistributionInspect{Platforms: []ocispec.Platform{{OS: "linux", Architecture: "amd64"}}}, nil
+}
+
+func (s fakeImages) Search(ctx context.Context, term string, limit int, f api.Filters, auth *registry.AuthConfig) ([]registry.SearchResult, error) {
+	s.f.called("search %s %d %v", term, limit, f)
+	return []registry.SearchResult{{Name: term, Description: "a boat", StarCount: 7, IsOfficial: true}}, nil
+}
+
 func (s fakeImages) Push(ctx context.Context, ref string, o api.PushOptions, auth *registry.AuthConfig, p api.Progress) error {
 	ref = familiar(ref)
 	s.f.called("push %s %+v", ref, o)

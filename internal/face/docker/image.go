@@ -31,7 +31,7 @@ func imageCreate(c *call) error {
 	if c.has("fromSrc") {
 		return imageImport(c)
 	}
-	ref, err := c.pullRef()
+	ref, all, err := c.pullRef()
 	if err != nil {
 		return err
 	}
@@ -40,24 +40,24 @@ func imageCreate(c *call) error {
 		return err
 	}
 	p := &progress{c: c}
+	if all {
+		return p.end(c.engine.Images.PullAll(c.ctx, ref, c.arg("platform"), auth, p.send))
+	}
 	return p.end(c.engine.Images.Pull(c.ctx, ref, c.arg("platform"), auth, p.send))
 }
 
-// pullRef joins fromImage and tag.
-func (c *call) pullRef() (string, error) {
+// pullRef joins fromImage and tag; all says that there is none, which means every tag.
+func (c *call) pullRef() (ref string, all bool, err error) {
 	name, tag := c.arg("fromImage"), c.arg("tag")
 	switch {
 	case name == "":
-		return "", errdef.New(errdef.InvalidArgument, "pull image: the parameter fromImage is empty")
+		return "", false, errdef.New(errdef.InvalidArgument, "pull image: the parameter fromImage is empty")
 	case strings.HasPrefix(tag, "sha256:"), strings.HasPrefix(tag, "sha512:"):
-		return name + "@" + tag, nil
+		return name + "@" + tag, false, nil
 	case tag != "":
-		return name + ":" + tag, nil
+		return name + ":" + tag, false, nil
 	}
-	if strings.Contains(name, "@") || strings.Contains(name[strings.LastIndex(name, "/")+1:], ":") {
-		return name, nil
-	}
-	return "", errdef.New(errdef.NotImplemented, "pulling all tags of %s is not implemented by this version of dhow: name a tag", name)
+	return name, !strings.Contains(name, "@") && !strings.Contains(name[strings.LastIndex(name, "/")+1:], ":"), nil
 }
 
 // progress streams the lines of a long operation.

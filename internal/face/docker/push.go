@@ -53,3 +53,29 @@ func platformOf(s string) (string, error) {
 	}
 	return out, nil
 }
+
+func distribution(c *call) error {
+	auth, err := decodeAuth(c.r.Header.Values(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	v, err := c.engine.Images.Distribution(c.ctx, c.param("name"), auth)
+	return c.done(v, err)
+}
+
+func imageSearch(c *call) error {
+	limit, err := c.integer("limit", 0)
+	if err != nil {
+		return err
+	}
+	f, err := c.filters()
+	if err != nil {
+		return err
+	}
+	auth, err := decodeAuth(c.r.Header.Values(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	l, err := c.engine.Images.Search(c.ctx, c.arg("term"), limit, f, auth)
+	return c.done(list(l), err)
+}

@@ -73,9 +73,9 @@ func containerOps() []op {
 func imageOps() []op {
 	return []op{
 		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity, no shared-size; Manifests are never in the answer"},
-		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: partly, note: "import, and pull of one tag or digest; no pull of all tags"},
+		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
-		missing("GET", "/images/search"),
+		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},
 		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "one platform per image; what the archive holds is uncompressed"},
 		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; one platform per image"},
 		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no platform; Manifests are never in the answer"},
@@ -86,7 +86,7 @@ func imageOps() []op {
 		{method: "POST", path: "/images/{name...}/tag", do: imageTag, state: works},
 		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: partly, note: "no platforms"},
 		{method: "POST", path: "/commit", do: commit, body: jsonBody, stream: true, state: works, note: "variables in changes are those of the container"},
-		missing("GET", "/distribution/{name...}/json"),
+		{method: "GET", path: "/distribution/{name...}/json", do: distribution, state: works},
 	}
 }
 

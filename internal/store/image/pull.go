@@ -48,8 +48,19 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 		return Image{}, err
 	}
 	p := &reporter{fn: o.Progress}
-	repo := s.c.Registry.Repo(r, o.Auth)
-	f, err := find(ctx, repo, r, want, o.Platform != "")
+	for _, repo := range s.c.Registry.Sources(r, o.Auth) {
+		img, err := s.pullFrom(ctx, repo, r, want, o.Platform != "", p)
+		if err == nil || repo.Mirror() == "" || ctx.Err() != nil {
+			return img, err
+		}
+		p.say("", fmt.Sprintf("Mirror %s: %v; going on without it", repo.Mirror(), err))
+	}
+	return Image{}, errdef.New(errdef.System, "pull %s: it has no source", r.Familiar())
+}
+
+// pullFrom pulls from one source.
+func (s *Store) pullFrom(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, asked bool, p *reporter) (Image, error) {
+	f, err := find(ctx, repo, r, want, asked)
 	if err != nil {
 		return Image{}, err
 	}

@@ -128,7 +128,7 @@ func (p *Repo) fetchToken(ctx context.Context, c challenge, from *url.URL, scope
 	if err != nil {
 		return token{}, err
 	}
-	resp, err := p.k.pick(u.Host, http.MethodGet).Do(req)
+	resp, err := p.k.pick(http.MethodGet).Do(req)
 	if err != nil {
 		return token{}, unreachable(ctx, u.Host, err)
 	}

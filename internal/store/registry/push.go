@@ -44,7 +44,7 @@ func (p *Repo) Has(ctx context.Context, d digest.Digest, size int64) (bool, erro
 
 // home is the origin that our credentials belong to.
 func (p *Repo) home(ctx context.Context) string {
-	base, err := p.k.base(ctx, p.ref.Domain)
+	base, err := p.base(ctx)
 	if err != nil {
 		return ""
 	}

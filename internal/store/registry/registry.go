@@ -45,6 +45,8 @@ func (a *Auth) empty() bool {
 type Config struct {
 	Insecure  []string       // hosts (host, host:port or CIDR) that may be spoken to by http or with an unverified certificate
 	RootCAs   *x509.CertPool // nil: the system's
+	CertDirs  []string       // folders with a folder HOST[:PORT] of *.crt, *.cert and *.key for each registry; the first that has it counts
+	Mirrors   []string       // scheme://host[:port] that are asked before docker.io
 	Proxy     func(*http.Request) (*url.URL, error)
 	UserAgent string
 
@@ -60,10 +62,8 @@ type Config struct {
 // Client speaks to any registry. It is safe for concurrent use.
 type Client struct {
 	c    Config
-	http *http.Client // certificates verified
-	weak *http.Client // for insecure hosts: certificates not verified
-	// The same for uploads, whose answer may take Finish.
-	upHTTP, upWeak *http.Client
+	http *http.Client
+	up   *http.Client // for uploads, whose answer may take Finish
 
 	mu      sync.Mutex
 	schemes map[string]string // host to the scheme that answered
@@ -82,10 +82,7 @@ func New(c Config) *Client {
 		c.UserAgent = "dhow"
 	}
 	k := &Client{c: c, schemes: map[string]string{}}
-	strict := &tls.Config{RootCAs: c.RootCAs, MinVersion: tls.VersionTLS12}
-	lax := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12} // insecure hosts only, see pick
-	k.http, k.upHTTP = k.client(strict, c.Stall), k.client(strict, c.Finish)
-	k.weak, k.upWeak = k.client(lax, c.Stall), k.client(lax, c.Finish)
+	k.http, k.up = k.client(c.Stall), k.client(c.Finish)
 	return k
 }
 
@@ -95,23 +92,14 @@ func def[T int | int64 | time.Duration](p *T, v T) {
 	}
 }
 
-func (k *Client) client(t *tls.Config, answer time.Duration) *http.Client {
-	d := &net.Dialer{Timeout: 10 * time.Second}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy: k.c.Proxy, DialContext: d.DialContext, TLSClientConfig: t, ForceAttemptHTTP2: true,
-			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: answer, MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConnsPerHost: 8, IdleConnTimeout: 60 * time.Second, DisableCompression: true,
-		},
-		CheckRedirect: k.redirect,
-	}
+func (k *Client) client(answer time.Duration) *http.Client {
+	return &http.Client{Transport: &transports{k: k, answer: answer, byHost: map[string]*http.Transport{}}, CheckRedirect: k.redirect}
 }
 
 // Rest closes the connections that nobody uses at the moment.
 func (k *Client) Rest() {
-	for _, c := range []*http.Client{k.http, k.weak, k.upHTTP, k.upWeak} {
-		c.CloseIdleConnections()
-	}
+	k.http.CloseIdleConnections()
+	k.up.CloseIdleConnections()
 }
 
 // origin is what credentials belong to.
@@ -171,16 +159,10 @@ func (k *Client) insecure(hostport string) bool {
 	})
 }
 
-// pick returns the client for a request of this method to host.
-func (k *Client) pick(host, method string) *http.Client {
-	up := method == http.MethodPut || method == http.MethodPatch
-	switch weak := k.insecure(host); {
-	case weak && up:
-		return k.upWeak
-	case weak:
-		return k.weak
-	case up:
-		return k.upHTTP
+// pick returns the client for a request of this method.
+func (k *Client) pick(method string) *http.Client {
+	if method == http.MethodPut || method == http.MethodPatch {
+		return k.up
 	}
 	return k.http
 }
@@ -211,7 +193,7 @@ func (k *Client) base(ctx context.Context, domain string) (string, error) {
 		return "", errdef.New(errdef.InvalidArgument, "registry %q: %w", host, err)
 	}
 	req.Header.Set("User-Agent", k.c.UserAgent)
-	resp, err := k.weak.Do(req)
+	resp, err := k.http.Do(req)
 	scheme = "https"
 	switch {
 	case err == nil:
@@ -241,6 +223,9 @@ func unreachable(ctx context.Context, host string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
+	if strings.Contains(err.Error(), "client conn could not be established") { // net/http's word for an alert behind the handshake
+		return errdef.New(errdef.Unavailable, "registry %s: %w: it may want a client certificate (certs.d/%s/NAME.cert and NAME.key)", host, err, host)
+	}
 	return errdef.New(errdef.Unavailable, "registry %s: %w", host, err)
 }
 
@@ -253,6 +238,43 @@ type Repo struct {
 	mu       sync.Mutex
 	tokens   map[string]token // by scope
 	useBasic bool
+	mirror   string // scheme://host in place of the registry's own
+}
+
+// base returns scheme://host of where the repository is.
+func (p *Repo) base(ctx context.Context) (string, error) {
+	if host, plain := strings.CutPrefix(p.mirror, "http://"); plain && !p.k.insecure(host) {
+		return "", errdef.New(errdef.Forbidden, "mirror %s: http is for hosts that are configured as insecure", p.mirror)
+	}
+	if p.mirror != "" {
+		return p.mirror, nil
+	}
+	return p.k.base(ctx, p.ref.Domain)
+}
+
+// Sources are where r may be pulled from, in order: mirrors, which get no credentials, and r's registry.
+func (k *Client) Sources(r ref.Ref, auth *Auth) []*Repo {
+	var out []*Repo
+	if r.Domain == "docker.io" {
+		for _, m := range k.c.Mirrors {
+			p := k.Repo(r, nil)
+			p.mirror = strings.TrimSuffix(m, "/")
+			out = append(out, p)
+		}
+	}
+	return append(out, k.Repo(r, auth))
+}
+
+// Mirror is the URL of the mirror that this is, or "".
+func (p *Repo) Mirror() string { return p.mirror }
+
+// CheckMirror refuses what is no scheme://host[:port].
+func CheckMirror(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return errdef.New(errdef.InvalidArgument, "registry mirror %q: want https://host[:port]", s)
+	}
+	return nil
 }
 
 // Repo returns the repository that r names. auth must be what the user stored for r.Domain, or nil.

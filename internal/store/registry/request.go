@@ -25,7 +25,7 @@ func (p *Repo) do(ctx context.Context, method, path, scope string, h http.Header
 
 // send is do with a body that may be sent again.
 func (p *Repo) send(ctx context.Context, method, path, scope string, h http.Header, body []byte) (*http.Response, error) {
-	base, err := p.k.base(ctx, p.ref.Domain)
+	base, err := p.base(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (p *Repo) once(ctx context.Context, method, url, scope string, h http.Heade
 		}
 		req.Header.Set("User-Agent", p.k.c.UserAgent)
 		p.authorize(req, scope)
-		resp, err := p.k.pick(req.URL.Host, method).Do(req)
+		resp, err := p.k.pick(method).Do(req)
 		if err != nil {
 			return nil, unreachable(ctx, req.URL.Host, err)
 		}

@@ -170,7 +170,7 @@ func (u *upload) where(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, err := u.p.k.pick(req.URL.Host, http.MethodGet).Do(req)
+	resp, err := u.p.k.pick(http.MethodGet).Do(req)
 	if err != nil {
 		return nil // tells itself again when the next upload begins
 	}
@@ -236,7 +236,7 @@ func (u *upload) request(ctx context.Context, method string, close digest.Digest
 	if err != nil {
 		return err
 	}
-	resp, err := u.p.k.pick(at.Host, method).Do(req)
+	resp, err := u.p.k.pick(method).Do(req)
 	if err != nil {
 		return u.broke(ctx, at.Host, b, err)
 	}

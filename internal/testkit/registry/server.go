@@ -23,6 +23,8 @@ type Server struct {
 	Host           string // 127.0.0.1:PORT
 	Dir            string // its storage
 	User, Password string // set with WithAuth
+
+	env []string // of the program
 }
 
 // Option changes how Start configures the registry.
@@ -39,6 +41,18 @@ func WithAuth(t testing.TB, dir string, s *Server) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", p)
+}
+
+// WithTLS makes the registry speak https, to those only who show a certificate of the authority clients ("" for to all). Push does
+// not know such a registry.
+func WithTLS(cert, key, clients string) Option {
+	return func(t testing.TB, dir string, s *Server) string {
+		s.env = append(os.Environ(), "REGISTRY_HTTP_TLS_CERTIFICATE="+cert, "REGISTRY_HTTP_TLS_KEY="+key)
+		if clients != "" {
+			s.env = append(s.env, "REGISTRY_HTTP_TLS_CLIENTCAS=["+clients+"]")
+		}
+		return ""
+	}
 }
 
 // Start runs Debian's docker-registry on a free port of 127.0.0.1 with an empty storage, and waits until it answers. It ends
@@ -58,7 +72,7 @@ func Start(t testing.TB, options ...Option) *Server {
 	conf := Config(t, dir, s.Dir, s.Host, yaml)
 	var out bytes.Buffer
 	cmd := exec.Command(program, "serve", conf)
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &out, s.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -67,8 +81,8 @@ func Start(t testing.TB, options ...Option) *Server {
 	go func() { cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { cmd.Process.Kill(); <-ended })
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + s.Host + "/v2/"); err == nil {
-			resp.Body.Close()
+		if c, err := net.Dial("tcp", s.Host); err == nil {
+			c.Close()
 			return s
 		}
 		select {
