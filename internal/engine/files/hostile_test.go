@@ -492,6 +492,7 @@ func TestOddPaths(t *testing.T) {
 	}{
 		{path: "../../a/../a/./f", name: "f", mode: 0o644},
 		{path: "/a/b/.", name: ".", mode: os.ModeDir | 0o755},
+		{path: "/.", name: ".", mode: os.ModeDir | 0o700},
 		{path: "/", name: "/", mode: os.ModeDir | 0o700},
 		{path: "link", name: "link", target: "/a/b", mode: os.ModeSymlink | 0o777},
 		{path: "link2", name: "link2", target: "/a/b", mode: os.ModeSymlink | 0o777},

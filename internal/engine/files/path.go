@@ -34,7 +34,7 @@ func parse(p string) (asked, error) {
 	a.name = path.Base(a.clean)
 	last := p[strings.LastIndexByte(p, '/')+1:]
 	a.folder = last == "" || last == "."
-	if last == "." && a.clean != "/" {
+	if last == "." {
 		a.name = "."
 	}
 	return a, nil

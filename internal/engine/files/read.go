@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
@@ -51,7 +53,7 @@ func (s *Service) Read(ctx context.Context, ref, p string, begin func(container.
 		if st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 			return errdef.New(errdef.InvalidArgument, "%s in container %s is a socket, which a tar cannot hold", a.clean, rec.Name)
 		}
-		r := reader{pack.New(ctx, begin(a.stat(root, st)))}
+		r := reader{w: pack.New(ctx, begin(a.stat(root, st))), path: a.clean, name: strings.TrimSuffix(a.name, "/")}
 		if err := r.all(h, st, a.name); err != nil {
 			return fmt.Errorf("copy %s out of container %s: %w", a.clean, rec.Name, err)
 		}
@@ -63,7 +65,10 @@ func (s *Service) Read(ctx context.Context, ref, p string, begin func(container.
 	})
 }
 
-type reader struct{ w *pack.Writer }
+type reader struct {
+	w          *pack.Writer
+	path, name string // what is copied, in the container and in the tar
+}
 
 // all writes an object under a name and what is in it below that. The names of what is in the root begin with a slash, as Docker's do.
 func (r reader) all(h *os.File, st unix.Stat_t, name string) error {
@@ -101,10 +106,13 @@ func (r reader) entry(dir *os.File, dev uint64, name, base string, depth int) er
 		return fmt.Errorf("open %s: %w", name, err)
 	}
 	defer h.Close()
-	if uint64(st.Dev) != dev { // what the kernel mounted is not entered, nor are its single files read
+	if uint64(st.Dev) != dev { // what the kernel mounted is not entered, nor are its single files read, nor is the /dev that we mounted
 		kind, err := kernelFS(h)
 		if err != nil {
 			return err
+		}
+		if path.Join(r.path, name[len(r.name):]) == "/dev" {
+			kind = "dev"
 		}
 		if kind != "" && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			return nil
