@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -41,6 +42,43 @@ func BenchmarkPull(b *testing.B) {
 		if _, err := e.Pull(context.Background(), name, PullOptions{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkPush pushes that image, every layer compressed anew, to a docker-registry that has nothing of it; BenchmarkPushAgain where
+// all is there.
+func BenchmarkPush(b *testing.B) {
+	benchPush(b, func(i int) string { return fmt.Sprint("/new", i, ":1") })
+}
+func BenchmarkPushAgain(b *testing.B) { benchPush(b, func(int) string { return "/same:1" }) }
+
+func benchPush(b *testing.B, to func(i int) string) {
+	src, e := kit.Start(b), newEnv(b, quick())
+	name := src.Push(b, "big:1", big(b))
+	if _, err := e.Pull(context.Background(), name, PullOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	push := func(srv *kit.Server, i int) {
+		at := srv.Host + to(i)
+		if err := e.Tag(name, at); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := e.Push(context.Background(), at, PushOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	srv := kit.Start(b)
+	if to(0) == to(1) {
+		push(srv, 0)
+	}
+	b.SetBytes(8 * 32 << 20)
+	for i := 0; b.Loop(); i++ {
+		if to(0) != to(1) {
+			b.StopTimer()
+			srv = kit.Start(b)
+			b.StartTimer()
+		}
+		push(srv, i)
 	}
 }
 

@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/registry"
@@ -218,6 +221,43 @@ func TestSqueeze(t *testing.T) {
 		r.Close()
 		if err := <-ended; err == nil {
 			t.Error(format, "went on without a reader")
+		}
+	}
+}
+
+// TestSqueezeMemory: as many layers as are pushed at a time, on a machine with many processors, stay below the engine's 64 MiB.
+func TestSqueezeMemory(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16))
+	raw := make([]byte, 16<<20)
+	rand.NewChaCha8([32]byte{2}).Read(raw)
+	for _, format := range []string{"gzip", "zstd"} {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		before, peak := m.HeapInuse, uint64(0)
+		var g sync.WaitGroup
+		for range 5 {
+			g.Go(func() {
+				if err := squeeze(io.Discard, bytes.NewReader(raw), format); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() { g.Wait(); close(done) }()
+		for ended := false; !ended; {
+			select {
+			case <-done:
+				ended = true
+			case <-time.After(5 * time.Millisecond):
+			}
+			runtime.ReadMemStats(&m)
+			peak = max(peak, m.HeapInuse)
+		}
+		if grown := int64(peak) - int64(before); grown > 64<<20 {
+			t.Errorf("%s: the heap grew by %d MiB", format, grown>>20)
+		} else {
+			t.Logf("%s: %d MiB", format, grown>>20)
 		}
 	}
 }

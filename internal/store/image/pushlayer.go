@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +36,10 @@ const maxMounts = 3
 const maxForms = 4
 
 // gzipBlock is the unit of parallel compression. It decides the bytes that come out; how many are in work does not.
-const gzipBlock = 512 << 10
+const gzipBlock = 256 << 10
+
+// gzipAtOnce is how many blocks of one layer are in work: with five layers at a time the heap grows by less than 64 MiB.
+const gzipAtOnce = 2
 
 // layers makes the registry have every layer. made tells which it has in another form than the manifest says.
 func (u *push) layers(ctx context.Context, rec record, want []ocispec.Descriptor) (got []ocispec.Descriptor, made []sent, err error) {
@@ -291,7 +293,7 @@ func squeeze(w io.Writer, r io.Reader, format string) error {
 		return z.Close()
 	}
 	z := pgzip.NewWriter(w)
-	if err := z.SetConcurrency(gzipBlock, min(runtime.GOMAXPROCS(0), 8)); err != nil {
+	if err := z.SetConcurrency(gzipBlock, gzipAtOnce); err != nil {
 		return err
 	}
 	defer z.Close()
