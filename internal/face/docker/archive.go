@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/moby/moby/api/types/container"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -71,7 +72,28 @@ func imageLoad(c *call) error {
 		return err
 	}
 	out := &progress{c: c}
-	return out.end(c.engine.Archives.Load(c.ctx, upload(c), p, c.flag("quiet"), out.send))
+	return uploaded(c, out.end(c.engine.Archives.Load(c.ctx, upload(c), p, c.flag("quiet"), out.send)))
+}
+
+// The most that is read of a body which nobody wants any more.
+const (
+	drainTime = 5 * time.Second
+	drainSize = 1 << 30
+)
+
+// uploaded answers an error while the client still sends, and reads on until it has heard: a connection that is closed with bytes unread
+// is reset, and the client would be told that instead of the reason.
+func uploaded(c *call, err error) error {
+	if err != nil && !c.w.wrote {
+		c.fail(err)
+		err = nil
+	}
+	if c.w.wrote {
+		c.w.flush()
+	}
+	http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(time.Now().Add(drainTime))
+	io.Copy(io.Discard, io.LimitReader(c.r.Body, drainSize)) // a client that has heard hangs up
+	return err
 }
 
 // imageImport is the other half of POST /images/create.
@@ -84,7 +106,7 @@ func imageImport(c *call) error {
 		}
 	}
 	p := &progress{c: c}
-	return p.end(c.engine.Archives.Import(c.ctx, o, upload(c), p.send))
+	return uploaded(c, p.end(c.engine.Archives.Import(c.ctx, o, upload(c), p.send)))
 }
 
 // named joins repo and tag.

@@ -1,8 +1,13 @@
 package docker
 
 import (
+	"bytes"
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -67,4 +72,31 @@ func answer(t *testing.T, req *http.Request) string {
 	}
 	_, text, _ := strings.Cut(b.String(), " ")
 	return text
+}
+
+// TestRefusedWhileSending: a client that still sends hears why it is refused, not that its connection broke.
+func TestRefusedWhileSending(t *testing.T) {
+	f := newFake()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: New(Config{Engine: f.engine()})}
+	go srv.Serve(l) // ends with Close
+	defer srv.Close()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	body := append([]byte("refuse"), make([]byte, 8<<20)...)
+	for i := range 50 {
+		resp, err := client.Post("http://x/images/load", "application/x-tar", bytes.NewReader(body))
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 400 || !strings.Contains(string(text), "refused at once") {
+			t.Fatalf("%d: %s %s %v", i, resp.Status, text, err)
+		}
+	}
 }

@@ -94,6 +94,7 @@ func (c *call) json(status int, v any) error {
 		return errdef.New(errdef.System, "encode answer: %w", err)
 	}
 	c.w.Header().Set("Content-Type", "application/json")
+	c.w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	c.w.WriteHeader(status)
 	c.w.Write(b.Bytes()) // an error here means that the client is gone
 	return nil

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -31,7 +32,12 @@ func (s fakeArchives) Save(_ context.Context, names []string, p []ocispec.Platfo
 }
 
 func (s fakeArchives) Load(_ context.Context, r io.Reader, p []ocispec.Platform, quiet bool, progress api.Progress) error {
-	b, err := io.ReadAll(r)
+	head := make([]byte, 6)
+	n, _ := io.ReadFull(r, head)
+	if string(head) == "refuse" {
+		return errdef.New(errdef.InvalidArgument, "refused at once")
+	}
+	b, err := io.ReadAll(io.MultiReader(bytes.NewReader(head[:n]), r))
 	s.f.called("load %d bytes %v quiet=%t", len(b), p, quiet)
 	if string(b) == "bad" {
 		return errdef.New(errdef.InvalidArgument, "not a tar")
