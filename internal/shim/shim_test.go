@@ -533,8 +533,11 @@ func TestExec(t *testing.T) {
 	if x := r.call(wire.Request{Op: wire.OpExecState, Exec: "d"}).Exec; x.Exit != nil || x.Pid != d.Pid {
 		t.Errorf("%+v", x)
 	}
-	time.Sleep(500 * time.Millisecond)
-	if x := r.call(wire.Request{Op: wire.OpExecState, Exec: "d"}).Exec; x.Exit == nil || x.Exit.Code != 12 {
+	x := r.call(wire.Request{Op: wire.OpExecState, Exec: "d"}).Exec
+	for start := time.Now(); x.Exit == nil && time.Since(start) < patience.Of(5*time.Second); time.Sleep(20 * time.Millisecond) {
+		x = r.call(wire.Request{Op: wire.OpExecState, Exec: "d"}).Exec
+	}
+	if x.Exit == nil || x.Exit.Code != 12 {
 		t.Errorf("%+v", x)
 	}
 
