@@ -21,7 +21,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/archive/change"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
-	store "github.com/dhow-containers/dhow/internal/store/archive"
+	"github.com/dhow-containers/dhow/internal/store/image"
 )
 
 // Import implements api.Archives.
@@ -52,7 +52,7 @@ func (s *Service) Import(ctx context.Context, o api.ImportOptions, r io.Reader, 
 			comment = "Imported from " + o.URL
 		}
 	}
-	plain, err := store.Plain(r)
+	plain, err := image.Inflate(r, 1<<62)
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}

@@ -1,9 +1,6 @@
 package files
 
 import (
-	"bufio"
-	"bytes"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
@@ -146,7 +143,7 @@ func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree
 			f.Close()
 		}
 	}()
-	in, err := inflate(&until{ctx, body})
+	in, err := image.Inflate(&until{ctx, body}, most)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -204,59 +201,4 @@ func (u *until) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return u.r.Read(p)
-}
-
-// inflate uncompresses by what the first bytes say. No program is run for it, so there are formats that are refused.
-func inflate(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 64<<10)
-	magic, err := b.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte("BZh")):
-		n := &counter{r: b}
-		return image.Inflate(&bounded{r: bzip2.NewReader(n), from: n}, most)
-	case bytes.Equal(magic, []byte("\xfd7zXZ\x00")):
-		return nil, errdef.New(errdef.InvalidArgument, "the tar is compressed with xz, which is not supported: use gzip, zstd, bzip2 or none")
-	case bytes.HasPrefix(magic, []byte("\x5d\x00\x00")):
-		return nil, errdef.New(errdef.InvalidArgument, "the tar is compressed with lzma, which is not supported: use gzip, zstd, bzip2 or none")
-	}
-	return image.Inflate(b, most)
-}
-
-type counter struct {
-	r io.Reader
-	n int64
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// Bounds on bzip2, as on the other formats.
-const (
-	ratio = 200
-	free  = 64 << 20
-)
-
-type bounded struct {
-	r    io.Reader
-	from *counter
-	out  int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.r.Read(p)
-	b.out += int64(n)
-	var broken bzip2.StructuralError
-	switch {
-	case b.out > free && b.out > ratio*b.from.n:
-		return 0, errdef.New(errdef.InvalidArgument, "the tar is a bomb: %d compressed bytes became more than %d", b.from.n, b.out)
-	case errors.As(err, &broken):
-		return n, errdef.New(errdef.InvalidArgument, "the tar cannot be used: %w", err)
-	}
-	return n, err
 }

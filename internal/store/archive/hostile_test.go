@@ -3,7 +3,6 @@ package archive_test
 import (
 	"archive/tar"
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"fmt"
 	"io"
@@ -278,28 +277,6 @@ func TestBombs(t *testing.T) {
 				t.Log(len(b), time.Since(start), err)
 			})
 		})
-	}
-}
-
-// TestPlainBomb: what import reads is bounded as well.
-func TestPlainBomb(t *testing.T) {
-	var plain bytes.Buffer
-	zeroTar(&plain, "big", 100<<20)
-	r, err := archive.Plain(bytes.NewReader(kit.Gzip(plain.Bytes())))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if n, err := io.Copy(io.Discard, r); err == nil || n > 80<<20 {
-		t.Error(n, err)
-	}
-	if _, err := archive.Plain(strings.NewReader("\x5d\x00\x00\x80\x00")); !errdef.Is(err, errdef.NotImplemented) {
-		t.Error(err)
-	}
-	if r, err := archive.Plain(strings.NewReader("BZh9 no more")); err != nil {
-		t.Error(err)
-	} else if _, err := io.Copy(io.Discard, r); !errdef.Is(err, errdef.DataLoss) {
-		t.Errorf("%T %v", bzip2.StructuralError(""), err)
 	}
 }
 

@@ -2,9 +2,6 @@ package archive
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -13,7 +10,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -53,25 +49,6 @@ func load(ctx context.Context, b *image.Batch, r io.Reader, o LoadOptions) ([]*i
 	return b.Commit()
 }
 
-// Plain is the uncompressed stream of something that people send: gzip, bzip2, zstd or nothing.
-func Plain(r io.Reader) (io.ReadCloser, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
-	magic, err := br.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		return nil, errdef.New(errdef.NotImplemented, "the stream is compressed with xz, which is not supported: pipe it through xz -d")
-	case bytes.HasPrefix(magic, []byte("\x5d\x00\x00")):
-		return nil, errdef.New(errdef.NotImplemented, "the stream is compressed with lzma, which is not supported: pipe it through lzma -d")
-	case bytes.HasPrefix(magic, []byte("BZh")):
-		in := &counter{r: br}
-		return io.NopCloser(&ratioReader{r: bzip2.NewReader(in), in: in}), nil
-	}
-	return image.Inflate(br, 1<<62)
-}
-
 type counter struct {
 	r io.Reader
 	n int64
@@ -80,25 +57,6 @@ type counter struct {
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
-	return n, err
-}
-
-// ratioReader ends in an error when much comes out of little.
-type ratioReader struct {
-	r   io.Reader
-	in  *counter
-	out int64
-}
-
-func (r *ratioReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if r.out += int64(n); r.out > ratioFree && r.out > ratio*r.in.n {
-		return 0, damaged("a bomb: %d bytes became more than %d", r.in.n, r.out)
-	}
-	var bad bzip2.StructuralError
-	if errors.As(err, &bad) {
-		err = damaged("%w", err)
-	}
 	return n, err
 }
 
@@ -141,7 +99,7 @@ func (l *loader) grown(n int) error {
 // read takes every entry to its place.
 func (l *loader) read(r io.Reader) error {
 	l.raw = &counter{r: ctxReader{l.ctx, r}}
-	plain, err := Plain(l.raw)
+	plain, err := image.Inflate(l.raw, 1<<62)
 	if err != nil {
 		return err
 	}

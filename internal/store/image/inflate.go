@@ -3,6 +3,7 @@ package image
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"io"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -87,9 +88,9 @@ func (f *inflated) Read(p []byte) (int, error) {
 	f.out += int64(n)
 	switch {
 	case f.out > f.cap:
-		f.err = errdef.New(errdef.DataLoss, "layer is a bomb: more than %d bytes uncompressed", f.cap)
+		f.err = errdef.New(errdef.DataLoss, "the stream is a bomb: more than %d bytes uncompressed", f.cap)
 	case f.out > ratioFree && f.out > ratioMax*f.src.n:
-		f.err = errdef.New(errdef.DataLoss, "layer is a bomb: %d compressed bytes became more than %d", f.src.n, f.out)
+		f.err = errdef.New(errdef.DataLoss, "the stream is a bomb: %d compressed bytes became more than %d", f.src.n, f.out)
 	case err == io.EOF:
 		f.err = f.finish()
 	case err != nil:
@@ -113,12 +114,26 @@ func (f *inflated) finish() error {
 // Close frees the decoder.
 func (f *inflated) Close() { f.close() }
 
-// Inflate gives the uncompressed bytes of a stream, whatever compressed it, with the bounds that layers have; most bounds the
-// output. Its Read ends in io.EOF only when nothing is left of r.
+// Inflate gives the uncompressed bytes of what people send: gzip, zstd, bzip2 or nothing, seen in the first bytes, with the bounds
+// that layers have; most bounds the output. No program is run for it, so xz and lzma are refused. Its Read ends in io.EOF only
+// when nothing is left of r.
 func Inflate(r io.Reader, most int64) (io.ReadCloser, error) {
-	f, err := inflate(r, most)
+	b := bufio.NewReaderSize(r, readAhead)
+	magic, err := b.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	for name, begins := range map[string]string{"xz": "\xfd7zXZ\x00", "lzma": "\x5d\x00\x00"} {
+		if bytes.HasPrefix(magic, []byte(begins)) {
+			return nil, errdef.New(errdef.NotImplemented, "the stream is compressed with %s, which is not supported: pipe it through %[1]s -d", name)
+		}
+	}
+	f, err := inflate(b, most)
 	if err != nil {
 		return nil, err
+	}
+	if bytes.HasPrefix(magic, []byte("BZh")) {
+		f.dec = bzip2.NewReader(f.buf)
 	}
 	return inflater{f}, nil
 }
