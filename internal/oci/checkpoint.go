@@ -80,6 +80,9 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	dirs, err := in.CgroupDirs()
+	if err == nil && in.Unit == nil {
+		err = unoccupied(dirs)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -3,33 +3,47 @@ package oci
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // copyUp copies what one folder holds into another, a tmpfs that nobody sees yet: folders, files, links and pipes with owner, mode and
 // time. Every name is opened below the handle of its folder and no link is followed. Whatever else an image holds there is left out.
 //
 // In a user namespace the tmpfs takes files from those only whom the namespace knows; its root belongs to the one to be.
-func copyUp(from, to int) error {
-	runtime.LockOSThread() // whose files a thread makes is the thread's own
-	defer runtime.UnlockOSThread()
-	var top unix.Stat_t
-	if err := unix.Fstat(to, &top); err != nil {
-		return err
+//
+// What is copied fills memory, and it is not yet the container's cgroup that pays for it: a container's copies together are no larger than its
+// memory may be.
+func copyUp(s *bundle.Spec) func(from, to int) error {
+	left := int64(math.MaxInt64 - 1)
+	if r := s.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 {
+		left = min(left, *r.Memory.Limit)
 	}
-	c := copier{uid: int(top.Uid), gid: int(top.Gid)}
-	if err := c.folder(from, to, 0); err != nil {
-		return fmt.Errorf("tmpcopyup: %w", err)
+	return func(from, to int) error {
+		runtime.LockOSThread() // whose files a thread makes is the thread's own
+		defer runtime.UnlockOSThread()
+		var top unix.Stat_t
+		if err := unix.Fstat(to, &top); err != nil {
+			return err
+		}
+		c := copier{uid: int(top.Uid), gid: int(top.Gid), left: &left}
+		if err := c.folder(from, to, 0); err != nil {
+			return fmt.Errorf("tmpcopyup: %w", err)
+		}
+		return nil
 	}
-	return nil
 }
 
-type copier struct{ uid, gid int }
+type copier struct {
+	uid, gid int
+	left     *int64 // bytes
+}
 
 // deepest bounds the folders within folders that are copied.
 const deepest = 256
@@ -131,7 +145,10 @@ func (c *copier) file(from, to int, name string) error {
 		return err
 	}
 	dst := os.NewFile(uintptr(out), name)
-	_, err = io.Copy(dst, src)
+	n, err := io.Copy(dst, io.LimitReader(src, *c.left+1))
+	if *c.left -= n; *c.left < 0 {
+		err = errdef.New(errdef.InvalidArgument, "with it more would be copied than linux.resources.memory.limit has room for")
+	}
 	if closeErr := dst.Close(); err == nil {
 		err = closeErr
 	}

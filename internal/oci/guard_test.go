@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
@@ -148,5 +151,69 @@ func TestHookOfAJoinedMountNamespace(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(b.rootfs(), "mnt/hooked")); err == nil {
 		t.Error("the other container's program was run")
+	}
+}
+
+// Class G: processes that live in the cgroup that a config names are not the container's; they would be killed with it.
+func TestCgroupOfOthers(t *testing.T) {
+	b := newBox(t)
+	l, err := cgroup.Detect()
+	check(t, err)
+	dirs, err := plan.Dirs(l, b.spec.Linux.CgroupsPath)
+	check(t, err)
+	other := exec.Command("sleep", "100")
+	check(t, other.Start())
+	defer func() {
+		if other.ProcessState == nil {
+			other.Process.Kill()
+			other.Wait()
+		}
+		for _, d := range dirs {
+			os.Remove(filepath.Join(d.Path, "below"))
+			os.Remove(d.Path)
+		}
+	}()
+	for _, d := range dirs {
+		if d.V2 || d.Has("freezer") {
+			check(t, os.MkdirAll(filepath.Join(d.Path, "below"), 0o755))
+			check(t, os.WriteFile(filepath.Join(d.Path, "below/cgroup.procs"), []byte(strconv.Itoa(other.Process.Pid)), 0))
+		}
+	}
+	if c, _, err := b.create(); err == nil {
+		t.Error("the container was created")
+		check(t, c.Delete(true))
+		wait(t, c.Init())
+	} else if !strings.Contains(err.Error(), fmt.Sprintf("process %d is in it", other.Process.Pid)) || !errdef.Is(err, errdef.Conflict) {
+		t.Error(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if st, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", other.Process.Pid)); !strings.Contains(string(st), "(sleep) S") {
+		t.Errorf("the other process was killed: %s", st)
+	}
+}
+
+// Class D: what an image holds where a tmpfs with tmpcopyup goes, a file with a hole of terabytes for one, fills no more memory than the container
+// may have, though the container's cgroup does not pay for it.
+func TestCopyUpWithinMemory(t *testing.T) {
+	b := newBox(t)
+	limit := int64(64 << 20)
+	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/mnt", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}},
+		specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	for _, name := range []string{"mnt/hole", "tmp/hole"} { // together they are too large
+		check(t, os.WriteFile(filepath.Join(b.rootfs(), name), nil, 0o644))
+		check(t, os.Truncate(filepath.Join(b.rootfs(), name), 40<<20))
+	}
+	if c, _, err := b.create(); err == nil {
+		t.Error("the container was created")
+		check(t, c.Delete(true))
+		wait(t, c.Init())
+	} else if !strings.Contains(err.Error(), "tmpcopyup: hole") || !strings.Contains(err.Error(), "memory.limit") {
+		t.Error(err)
+	}
+	check(t, os.Truncate(filepath.Join(b.rootfs(), "tmp/hole"), 1<<20))
+	b.spec.Process.Args = []string{"stat", "-c", "%s", "/tmp/hole"}
+	if out, code := b.run(); code != 0 || out != "1048576\n" {
+		t.Errorf("a copy that fits: exit code %d: %q", code, out)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 	"github.com/dhow-containers/dhow/internal/oci/state"
 )
@@ -67,6 +68,15 @@ func killAll(c *Container) error {
 	}
 	c.killInit() // the kernel takes the rest of its PID namespace along
 	return nil
+}
+
+// unoccupied refuses cgroups that processes live in already: they would be limited, paused and killed with the container.
+func unoccupied(dirs []plan.Dir) error {
+	pid, where, err := cgroup.Occupant(dirs)
+	if err != nil || pid == 0 {
+		return err
+	}
+	return errdef.New(errdef.Conflict, "linux.cgroupsPath: %s is not empty: process %d is in it; give the container a cgroup of its own", where, pid)
 }
 
 // frozen tells whether the container is paused.

@@ -233,6 +233,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		return err
 	}
 	dirs, err := in.CgroupDirs()
+	if err == nil && in.Unit == nil {
+		err = unoccupied(dirs)
+	}
 	if err != nil {
 		return err
 	}
@@ -260,7 +263,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		}
 	}
 	var devices netDevices
-	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp, Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp(o.Spec), Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")

@@ -68,6 +68,24 @@ func Pids(dirs []plan.Dir) ([]int, error) {
 	return slices.Compact(pids), err
 }
 
+// Occupant returns a process that lives in one of the directories, or below, before the container does; 0 where there is none. It looks
+// where processes are looked for that are to be signalled.
+func Occupant(dirs []plan.Dir) (pid int, where string, err error) {
+	for i, d := range dirs {
+		if i > 0 && !d.V2 && !d.Has("freezer") && !d.Has("pids") {
+			continue
+		}
+		pids, err := pidsBelow(d.Path, 0)
+		if err != nil {
+			return 0, "", err
+		}
+		if len(pids) > 0 {
+			return pids[0], d.Path, nil
+		}
+	}
+	return 0, "", nil
+}
+
 // maxDepth bounds the walk; the kernel's paths end at 4096 bytes anyway.
 const maxDepth = 512
 

@@ -169,8 +169,13 @@ func (c nodes) device(dir prog.Reg, d specs.LinuxDevice) {
 		c.Jump(done)
 		c.Bind(exists)
 		c.expectNode(dir, base, d, "what is at "+p+" is the device "+number)
-		if d.FileMode != nil {
-			c.Call("", prog.SysFchmodat, prog.R(dir), c.Str(base), prog.Imm(mode, "0"+strconv.FormatInt(mode, 8)))
+		if d.FileMode != nil { // never through a link that has taken its place meanwhile: the host's files are still in sight
+			again := c.Label()
+			c.Call("", prog.SysFchmodat2, prog.R(dir), c.Str(base), prog.Imm(mode, "0"+strconv.FormatInt(mode, 8)), prog.Imm(u.AT_SYMLINK_NOFOLLOW, "NOFOLLOW")).Else(again, u.ENOSYS)
+			c.Jump(done)
+			c.Bind(again) // before Linux 6.6
+			c.Call("in place of the one that is there", prog.SysUnlinkat, prog.R(dir), c.Str(base), prog.Imm(0))
+			c.Call("", prog.SysMknodat, prog.R(dir), c.Str(base), prog.Imm(kind|mode, d.Type+"|0"+strconv.FormatInt(mode, 8)), prog.Imm(devNumber(d.Major, d.Minor), number))
 		}
 		c.Bind(done)
 	}

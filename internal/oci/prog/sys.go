@@ -61,6 +61,7 @@ const (
 	SysSetMempolicy
 	SysStatx
 	SysFchmodat
+	SysFchmodat2
 	SysUnlinkat
 	SysBpf
 	SysExecve
@@ -135,6 +136,7 @@ func (s Sys) info() sysInfo {
 		SysSetMempolicy:     {"set_mempolicy", 238, 237},
 		SysStatx:            {"statx", 332, 291},
 		SysFchmodat:         {"fchmodat", 268, 53},
+		SysFchmodat2:        {"fchmodat2", 452, 452},
 		SysUnlinkat:         {"unlinkat", 263, 35},
 		SysBpf:              {"bpf", 321, 280},
 		SysExecve:           {"execve", 59, 221},
