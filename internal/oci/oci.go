@@ -171,7 +171,7 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 		f.Null[k] = isNull(fd)
 	}
 	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
-		f.Home = facts.Home(rootOf(o), o.Spec)
+		f.Home = facts.Home(o.Bundle, rootOf(o), o.Spec)
 	}
 	if o.Rootless != nil {
 		f.Rootless = *o.Rootless

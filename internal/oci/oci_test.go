@@ -447,6 +447,10 @@ func TestFailuresUndoAll(t *testing.T) {
 		{"tmpfs inside /proc", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/proc/sys", Type: "tmpfs", Source: "tmpfs"})
 		}, errdef.InvalidArgument, "mounts[5].destination: /proc/sys lies inside"},
+		{"tmpfs over /proc by a symbolic link", func(b *box) {
+			check(b.t, os.Symlink("/proc", filepath.Join(b.rootfs(), "innocent")))
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/innocent", Type: "tmpfs", Source: "tmpfs"})
+		}, errdef.InvalidArgument, "mounts[5]: /innocent lies inside the container's /proc"},
 		{"mount over a file", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, mount("/bin/busybox/x", "/tmp", "rbind"))
 		}, errdef.InvalidArgument, "mounts[5]"},

@@ -68,6 +68,9 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 		fd = c.newMount(m, o, now)
 	}
 	target, mode := c.cover(m, o, fd)
+	if m.Type != "proc" && !overProc(m.Destination) {
+		binder{c.compiler}.expectNotProc(m.Destination, target)
+	}
 	if fd == 0 {
 		fd = c.classic(m, o, now, target)
 	} else {

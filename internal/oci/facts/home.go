@@ -20,13 +20,17 @@ const maxPasswd = 1 << 20
 
 // Home returns the home folder of a new container's user: what engines expect their runtime to find out. It is empty where the config
 // sets HOME, and "/" where the container does not know its user.
-func Home(root string, s *bundle.Spec) string {
+func Home(bundleDir, root string, s *bundle.Spec) string {
 	if s.Process == nil || hasHome(s.Process) {
 		return ""
 	}
 	for _, m := range slices.Backward(s.Mounts) { // podman mounts a passwd of its own
-		if filepath.Clean(m.Destination) == "/etc/passwd" {
-			return homeIn(os.Open(m.Source))(s.Process)
+		if filepath.Clean(m.Destination) == "/etc/passwd" && (m.Type == "bind" || bound(m.Options)) {
+			source := m.Source
+			if !filepath.IsAbs(source) {
+				source = filepath.Join(bundleDir, source)
+			}
+			return homeIn(os.OpenFile(source, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0))(s.Process) // a FIFO must not hold us up
 		}
 	}
 	return homeBelow(root)(s.Process)

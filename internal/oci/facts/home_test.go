@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
@@ -21,7 +22,7 @@ func TestHome(t *testing.T) {
 	home := func(uid uint32, env ...string) string {
 		s := &bundle.Spec{Process: &specs.Process{Env: env}}
 		s.Process.User.UID = uid
-		return Home(root, s)
+		return Home("", root, s)
 	}
 	is := func(got, want string) {
 		t.Helper()
@@ -42,8 +43,18 @@ func TestHome(t *testing.T) {
 	if err := os.WriteFile(mounted, []byte("me:x:7:7::/mine:/bin/sh\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := &bundle.Spec{Process: &specs.Process{User: specs.User{UID: 7}}, Mounts: []specs.Mount{{Destination: "/etc/passwd", Source: mounted}}}
-	is(Home(root, s), "/mine")
+	s := &bundle.Spec{Process: &specs.Process{User: specs.User{UID: 7}}, Mounts: []specs.Mount{{Destination: "/etc/passwd", Source: mounted, Options: []string{"ro"}}}}
+	is(Home("", root, s), "/") // no bind: a file system of some type
+	s.Mounts[0].Options = []string{"bind"}
+	is(Home("", root, s), "/mine")
+	s.Mounts[0].Source = "passwd" // relative: below the bundle
+	is(Home(filepath.Dir(mounted), root, s), "/mine")
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Mounts[0].Source = fifo
+	is(Home("", root, s), "/")
 	for name, make := range map[string]func() error{ // what an image may put there instead
 		"link out": func() error { return os.Symlink(mounted, passwd) },
 		"FIFO":     func() error { return syscall.Mkfifo(passwd, 0o644) },
