@@ -13,7 +13,8 @@ func cmdDiff(a *app) *cobra.Command {
 	return words("diff CONTAINER", "Show what changed in a container's files: A added, C changed, D deleted", "dhow diff web", exactArgs(1),
 		func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
-				return errors.New("Container name cannot be empty") // as docker says it
+				//lint:ignore ST1005 as docker says it
+				return errors.New("Container name cannot be empty")
 			}
 			api, err := a.client()
 			if err != nil {

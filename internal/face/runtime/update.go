@@ -44,7 +44,6 @@ func (f *updateFlags) define(fs *flag.FlagSet) {
 	number(fs, "memory-swap", "memory and swap together; -1 for no limit", &mem.Swap, size)
 	//lint:ignore SA1019 accepted for old callers, as runc does
 	number(fs, "kernel-memory", "ignored: the kernel has no such limit any more", &mem.Kernel, size)
-	//lint:ignore SA1019 the same
 	number(fs, "kernel-memory-tcp", "ignored, as kernel-memory", &mem.KernelTCP, size)
 	number(fs, "blkio-weight", "weight of block I/O, 10 to 1000", &f.limits.BlockIO.Weight, func(s string, _, _ int) (uint16, error) {
 		n, err := strconv.ParseUint(s, 10, 16)
@@ -128,7 +127,8 @@ func (a *app) update(fs *flag.FlagSet, argv []string) (int, error) {
 	//lint:ignore SA1019 see define
 	if m := r.Memory; m.Kernel != nil || m.KernelTCP != nil {
 		a.warn("kernel memory settings are ignored: the kernel has no such limits any more")
-		m.Kernel, m.KernelTCP = nil, nil //nolint:staticcheck
+		//lint:ignore SA1019 see define
+		m.Kernel, m.KernelTCP = nil, nil
 	}
 	return 0, c.Update(r)
 }

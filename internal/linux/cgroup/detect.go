@@ -136,10 +136,6 @@ func parseMounts(table []byte) []mounted {
 	return all
 }
 
-func isOctal(s string) bool {
-	return s[0] >= '0' && s[0] <= '3' && s[1] >= '0' && s[1] <= '7' && s[2] >= '0' && s[2] <= '7'
-}
-
 // check refuses directories that are not strictly below their mount point.
 func check(d plan.Dir) error {
 	if d.Mount == "" || !path.IsAbs(d.Mount) || path.Clean(d.Path) != d.Path || !strings.HasPrefix(d.Path, d.Mount+"/") {

@@ -66,6 +66,7 @@ func (c cgroupLane) unit() error {
 
 // carryOut turns the steps of a plan into instructions.
 func (c cgroupLane) carryOut(steps []plan.Step, dirs []plan.Dir) error {
+	//lint:ignore SA1019 the spec deprecates it; who sets it is told
 	if r := c.spec.Linux.Resources; r != nil && r.Memory != nil && r.Memory.Kernel != nil && *r.Memory.Kernel != 0 {
 		c.Warn("linux.resources.memory.kernel: ignored, the kernel has no such limit since Linux 5.4; it counts kernel memory into memory.limit")
 	}
@@ -179,7 +180,7 @@ func DefaultRules(r *specs.LinuxResources) *specs.LinuxResources {
 // enterCgroups has the child join the cgroups that were made for it, or wait until systemd has put it into one.
 func (c entry) enterCgroups() error {
 	if c.in.Unit != nil {
-		return cgroupLane{c.compiler}.unit()
+		return cgroupLane(c).unit()
 	}
 	c.joinCgroups()
 	return nil
@@ -312,7 +313,7 @@ func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	fs := c.fsopen("cgroup hierarchies on "+m.Destination, "tmpfs")
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
-	labeller{c.compiler}.context(fs, nil)
+	labeller(c).context(fs, nil)
 	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
 	// mount(2) takes one call where the calls above take six, and there are many hierarchies. Its target is a name in the tmpfs that was
@@ -374,7 +375,7 @@ func (c mounter) bindCgroups(m specs.Mount, o options) error {
 		return nil
 	}
 	fs := c.fsopen("", "tmpfs")
-	labeller{c.compiler}.context(fs, nil)
+	labeller(c).context(fs, nil)
 	top := c.fsmount("cgroup hierarchies on "+m.Destination, fs, o.set&^u.MOUNT_ATTR_RDONLY)
 	c.attach(m.Destination, top, true)
 	for _, d := range dirs {

@@ -44,14 +44,14 @@ func (c masker) emptyFolder() prog.Reg {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", "tmpfs", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
-	labeller{c.compiler}.context(fs, nil)
+	labeller(c).context(fs, nil)
 	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
 }
 
 // verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
 func (c masker) verifiedNull() prog.Reg {
 	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
-	nodes{c.compiler}.expectNull(null)
+	nodes(c).expectNull(null)
 	return null
 }
 

@@ -30,7 +30,7 @@ func (c mounter) mounts() error {
 			return c.tooOld(name+".options: nosymfollow", 5, 14)
 		}
 		if isBind(m, &o) {
-			err = binder{c.compiler}.bindMount(name, i, o)
+			err = binder(c).bindMount(name, i, o)
 		} else {
 			err = c.mount(name, m, o)
 		}
@@ -69,7 +69,7 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 	}
 	target, mode := c.cover(m, o, fd)
 	if m.Type != "proc" && !overProc(m.Destination) {
-		binder{c.compiler}.expectNotProc(m.Destination, target)
+		binder(c).expectNotProc(m.Destination, target)
 	}
 	if fd == 0 {
 		fd = c.classic(m, o, now, target)
@@ -104,11 +104,11 @@ func (c mounter) newMount(m *specs.Mount, o options, attr uint64) prog.Reg {
 	switch m.Type {
 	case "proc", "sysfs", "mqueue": // labelled by the policy, or below
 	default:
-		labeller{c.compiler}.context(fs, o.data)
+		labeller(c).context(fs, o.data)
 	}
 	fd := c.fsmount("", fs, attr)
 	if m.Type == "mqueue" {
-		labeller{c.compiler}.folder(fd)
+		labeller(c).folder(fd)
 	}
 	if fallback {
 		c.Jump(done)

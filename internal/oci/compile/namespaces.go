@@ -244,7 +244,7 @@ func (c entry) enter() error {
 		c.Call("the other namespaces, owned by the joined user namespace", prog.SysUnshare, prog.Imm(int64(f), prog.NamespaceFlags(f)))
 	}
 	c.timeNamespace()
-	r := rooter{c.compiler}
+	r := rooter(c)
 	if err := r.takeFromHost(); err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func (c entry) keyring(note string) {
 	if c.in.NoNewKeyring {
 		return
 	}
-	labeller{c.compiler}.keyring()
+	labeller(c).keyring()
 	c.Why("")
 	const edquot = 122 // as without
 	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str("_ses."+c.in.ID))

@@ -46,7 +46,7 @@ func (c process) beforePark() error {
 	if err := c.scheduling(); err != nil {
 		return err
 	}
-	labeller{c.compiler}.process()
+	labeller(c).process()
 	c.lookup()
 	if err := c.rlimits(); err != nil { // last of what opens anything: the limit of open files may be small
 		return err

@@ -35,14 +35,14 @@ func (c rooter) takeFromHost() error {
 	}
 	private := flag == u.MS_PRIVATE && c.spec.Linux.RootfsPropagation != ""
 	early := c.ns.user || c.ns.enters || c.ns.joins(u.CLONE_NEWNS)
-	if err := (binder{c.compiler}).sources(func(o options) bool { return o.propagation == u.MS_SHARED || o.propagation == u.MS_SLAVE && private }); err != nil {
+	if err := (binder(c)).sources(func(o options) bool { return o.propagation == u.MS_SHARED || o.propagation == u.MS_SLAVE && private }); err != nil {
 		return err
 	}
 	if !c.ns.joins(u.CLONE_NEWNS) {
 		c.apart(private)
 	}
 	if early {
-		if err := (binder{c.compiler}).sources(func(options) bool { return true }); err != nil {
+		if err := (binder(c)).sources(func(options) bool { return true }); err != nil {
 			return err
 		}
 	}
@@ -140,7 +140,7 @@ func (c rooter) layers() error {
 	if r.Volatile && r.Upper != "" {
 		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
 	}
-	labeller{c.compiler}.context(fs, nil)
+	labeller(c).context(fs, nil)
 	c.root = c.fsmount("", fs, 0)
 	c.attachAt(c.root, r.Scratch)
 	return nil

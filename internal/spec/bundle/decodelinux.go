@@ -160,6 +160,7 @@ func (r reader) memory(m *specs.LinuxMemory) {
 		case "swap":
 			m.Swap = r.int64()
 		case "kernel":
+			//lint:ignore SA1019 what it means is not decided here
 			m.Kernel = r.int64()
 		case "kernelTCP":
 			m.KernelTCP = r.int64()
