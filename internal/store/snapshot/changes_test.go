@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -68,7 +69,12 @@ func setxattr(t *testing.T, r *safepath.Root, p, name, value string) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	if err := safepath.Setxattr(h, name, []byte(value)); err != nil {
+	err = safepath.Setxattr(h, name, []byte(value))
+	if errors.Is(err, unix.EOPNOTSUPP) && strings.HasPrefix(name, "trusted.overlay.") {
+		t.Logf("%s cannot be set through this kernel's overlayfs (Linux 6.7 can)", name)
+		return
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
