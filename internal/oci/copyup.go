@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -129,8 +130,25 @@ func (c *copier) entry(from, to int, name string, depth int) error {
 	return unix.UtimesNanoAt(to, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// openRegular opens what is a regular file now, whatever it was when it was looked at: opening a device alone may do something.
+func openRegular(dir int, name string) (int, error) {
+	handle, err := open(dir, name, unix.O_PATH)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(handle)
+	var st unix.Stat_t
+	if err := unix.Fstat(handle, &st); err != nil {
+		return -1, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1, errdef.New(errdef.Conflict, "it was replaced while it was copied")
+	}
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(handle), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
 func (c *copier) file(from, to int, name string) error {
-	in, err := open(from, name, unix.O_RDONLY|unix.O_NONBLOCK)
+	in, err := openRegular(from, name)
 	if err != nil {
 		return err
 	}

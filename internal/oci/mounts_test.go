@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -269,4 +270,28 @@ func TestSysfsOfTheHost(t *testing.T) {
 	b.spec.Linux.Namespaces = kept
 	b.spec.Mounts = b.spec.Mounts[:4] // the host's cgroup mounts come with its sysfs
 	b.says("lo", " ro,")
+}
+
+// What is swapped for a device or a pipe between the look and the opening is not opened.
+func TestOpenRegular(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	check(t, err)
+	defer dir.Close()
+	at := int(dir.Fd())
+	check(t, os.WriteFile(filepath.Join(dir.Name(), "file"), []byte("text"), 0o600))
+	check(t, unix.Mkfifo(filepath.Join(dir.Name(), "fifo"), 0o600))
+	check(t, os.Symlink("file", filepath.Join(dir.Name(), "link")))
+	fd, err := openRegular(at, "file")
+	check(t, err)
+	f := os.NewFile(uintptr(fd), "file")
+	defer f.Close()
+	if b, err := io.ReadAll(f); string(b) != "text" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	for _, name := range []string{"fifo", "link", "."} {
+		if fd, err := openRegular(at, name); err == nil {
+			unix.Close(fd)
+			t.Errorf("%s was opened", name)
+		}
+	}
 }
