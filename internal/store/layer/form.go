@@ -33,7 +33,7 @@ func device(id digest.Digest, size int64) erofs.Device {
 
 // reshape adds this store's form to a layer that was ingested in another.
 func (s *Store) reshape(info Info) error {
-	have := s.path(info.DiffID, map[string]string{FormErofs: indexFile, FormDir: fsDir}[s.form])
+	have := s.path(info.DiffID, formFile(s.form))
 	if _, err := os.Lstat(have); err == nil {
 		return nil
 	}

@@ -92,19 +92,24 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 		}
 	}
 	info := Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(root)}
-	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return tree.Encode(f, root) }); err != nil {
-		return Info{}, err
-	}
-	if err := s.shape(dir, root, f, id, size); err != nil {
-		return Info{}, err
-	}
-	if err := writeSync(filepath.Join(dir, infoFile), info); err != nil {
+	if err := beside(s, dir, root, f, info); err != nil {
 		return Info{}, err
 	}
 	if err := f.Sync(); err != nil {
 		return Info{}, err
 	}
 	return info, publish(dir, s.path(id))
+}
+
+// beside writes what follows from a layer's tar into dir, synced.
+func beside(s *Store, dir string, root *tree.Inode, tar *os.File, info Info) error {
+	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return tree.Encode(f, root) }); err != nil {
+		return err
+	}
+	if err := s.shape(dir, root, tar, info.DiffID, info.Size); err != nil {
+		return err
+	}
+	return writeSync(filepath.Join(dir, infoFile), info)
 }
 
 // implicit reports whether a directory besides the root has no entry of its own.

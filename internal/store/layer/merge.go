@@ -133,36 +133,24 @@ func (s *Store) merged(id digest.Digest) (Merged, error) {
 }
 
 func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Digest) error {
-	trees := make([]*tree.Inode, len(chain))
-	devices := make([]erofs.Device, len(chain))
-	info := mergedInfo{Chain: chain, Form: s.form}
-	for n, d := range chain {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		i, err := s.Info(d)
-		if err != nil {
-			return err
-		}
-		if s.form == FormDir {
-			if err := s.reshape(i); err != nil {
+	if s.form == FormDir {
+		for _, d := range chain {
+			i, err := s.Info(d)
+			if err == nil {
+				err = s.reshape(i)
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
 				return err
 			}
 		}
-		devices[n] = device(d, i.Size)
-		if trees[n], err = s.tree(d); err != nil {
-			return err
-		}
-		if trees[n].Dir.Opaque {
-			info.From = n
-		}
 	}
-	mended := mends(trees)
-	root, err := tree.Stack(trees)
+	info, root, devices, mended, err := lay(s, chain)
 	if err != nil {
 		return err
 	}
-	info.Root = rootOf(root)
 	dir, drop, err := s.stage("merge")
 	if err != nil {
 		return err
@@ -183,6 +171,30 @@ func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Dige
 		return err
 	}
 	return publish(dir, s.mergedPath(id))
+}
+
+// lay lays the trees of a chain over each other; mended are the paths that folders would not show right.
+func lay(s *Store, chain []digest.Digest) (info mergedInfo, root *tree.Inode, devices []erofs.Device, mended []string, err error) {
+	info = mergedInfo{Chain: chain, Form: s.form}
+	trees := make([]*tree.Inode, len(chain))
+	for n, d := range chain {
+		i, err := s.Info(d)
+		if err != nil {
+			return info, nil, nil, nil, err
+		}
+		devices = append(devices, device(d, i.Size))
+		if trees[n], err = s.tree(d); err != nil {
+			return info, nil, nil, nil, err
+		}
+		if trees[n].Dir.Opaque {
+			info.From = n
+		}
+	}
+	mended = mends(trees)
+	if root, err = tree.Stack(trees); err == nil {
+		info.Root = rootOf(root)
+	}
+	return info, root, devices, mended, err
 }
 
 func rootOf(i *tree.Inode) Root {

@@ -1,0 +1,292 @@
+package layer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
+	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+)
+
+// Damage is one file of the store that is not what it should be.
+type Damage struct {
+	Path, What string
+	Tar        bool // the tar itself: only the same bytes from elsewhere help (Replace); all else follows from it (Mend)
+}
+
+// derived is what a tar says, read anew.
+type derived struct {
+	info Info
+	root *tree.Inode
+	tree []byte
+}
+
+// Verify reads a layer through: the tar against its name, what is kept beside it against what the tar says. An absent layer has one
+// damage, its tar.
+func Verify(ctx context.Context, s *Store, id digest.Digest) ([]Damage, error) {
+	if err := check(id); err != nil {
+		return nil, err
+	}
+	d, bad, err := derive(ctx, s, id)
+	if err != nil || bad != nil {
+		return bad, err
+	}
+	add := func(name, what string) { bad = append(bad, Damage{Path: s.path(id, name), What: what}) }
+	if have, err := s.Info(id); err != nil {
+		add(infoFile, err.Error())
+	} else if have != d.info {
+		add(infoFile, "it does not describe the tar")
+	}
+	if have, err := os.ReadFile(s.path(id, treeFile)); err != nil {
+		add(treeFile, err.Error())
+	} else if !bytes.Equal(have, d.tree) {
+		add(treeFile, "it is not what the tar says")
+	}
+	switch what, err := verifyForm(s, id, d); {
+	case err != nil:
+		return bad, err
+	case what != "":
+		add(formFile(s.form), what)
+	}
+	return bad, nil
+}
+
+// formFile is the name of a form beside the tar.
+func formFile(form string) string {
+	return map[string]string{FormErofs: indexFile, FormDir: fsDir}[form]
+}
+
+// derive reads the tar. bad is set when it is not the one that id names.
+func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []Damage, err error) {
+	path := s.path(id, tarFile)
+	spoilt := func(format string, args ...any) (derived, []Damage, error) {
+		return d, []Damage{{Path: path, What: fmt.Sprintf(format, args...), Tar: true}}, nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return spoilt("it is missing")
+	} else if err != nil {
+		return d, nil, err
+	}
+	defer f.Close()
+	defer unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // others' files are in the page cache for a reason
+	st, err := f.Stat()
+	if err != nil {
+		return d, nil, err
+	}
+	size := st.Size()
+	if have, err := s.Info(id); err == nil && size-have.Size >= 0 && size-have.Size < 512 {
+		size = have.Size // the rest pads the last block
+	}
+	p, h := tarindex.New(s.limits), sha256.New()
+	n, err := io.Copy(io.MultiWriter(h, &parsing{p: p}), &cancellable{ctx, io.LimitReader(f, size)})
+	if ctx.Err() != nil {
+		return d, nil, ctx.Err()
+	}
+	switch got := digest.NewDigest(digest.SHA256, h); {
+	case err != nil: // an unreadable sector among them
+		return spoilt("%v", err)
+	case got != id:
+		return spoilt("its %d bytes have the digest %s", n, got)
+	}
+	if d.root, err = p.Finish(); err != nil {
+		return spoilt("%v", err)
+	}
+	d.info = Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(d.root)}
+	var b bytes.Buffer
+	if err := tree.Encode(&b, d.root); err != nil {
+		return d, nil, err
+	}
+	d.tree = b.Bytes()
+	return d, nil, nil
+}
+
+// parsing feeds a parser, whose first error is its own to keep: the digest is to be known all the same.
+type parsing struct{ p *tarindex.Parser }
+
+func (w *parsing) Write(b []byte) (int, error) {
+	w.p.Write(b)
+	return len(b), nil
+}
+
+type cancellable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancellable) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// verifyForm compares the form with the tree. A form that is not there yet is made when it is wanted.
+func verifyForm(s *Store, id digest.Digest, d derived) (what string, err error) {
+	if s.form != FormErofs {
+		return verifyFolder(s, id, d.root)
+	}
+	return sameImage(s.path(id, indexFile), d.root, []erofs.Device{device(id, d.info.Size)}, erofs.Options{Whiteouts: true})
+}
+
+// sameImage writes an index over the one on disk, as it were, and says where they part.
+func sameImage(path string, root *tree.Inode, devices []erofs.Device, o erofs.Options) (what string, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	c := &comparing{f: f}
+	if _, err := erofs.Write(c, root, devices, o); err != nil && !errors.Is(err, errDiffers) {
+		return "", err
+	}
+	if n, _ := f.Read(make([]byte, 1)); n > 0 && !c.differs {
+		return "it goes on behind its end", nil
+	}
+	if c.differs {
+		return fmt.Sprintf("it is not what the tar says, from byte %d on", c.off), nil
+	}
+	return "", nil
+}
+
+var errDiffers = errors.New("differs")
+
+// comparing is a writer for bytes that a file should hold already.
+type comparing struct {
+	f       *os.File
+	buf     []byte
+	off     int64
+	differs bool
+}
+
+func (c *comparing) Write(b []byte) (int, error) {
+	c.buf = append(c.buf[:0], b...)
+	n, _ := io.ReadFull(c.f, c.buf)
+	for i := range n {
+		if c.buf[i] != b[i] {
+			n = i
+			break
+		}
+	}
+	c.off += int64(n)
+	if n < len(b) {
+		c.differs = true
+		return n, errDiffers
+	}
+	return n, nil
+}
+
+// Mend makes everything of a layer but its tar anew. A mount of what it replaces keeps the damaged file until it goes. A folder is taken
+// away and made when it is wanted next, so nothing may be mounted over it.
+func Mend(ctx context.Context, s *Store, id digest.Digest) error {
+	d, bad, err := derive(ctx, s, id)
+	if err != nil {
+		return fmt.Errorf("mend layer %s: %w", id, err)
+	}
+	if bad != nil {
+		return fmt.Errorf("mend layer %s: %s: %s", id, tarFile, bad[0].What)
+	}
+	dir, drop, err := s.stage("mend")
+	if err != nil {
+		return err
+	}
+	defer drop()
+	tar, err := s.OpenTar(id)
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	if err := beside(s, dir, d.root, tar, d.info); err != nil {
+		return fmt.Errorf("mend layer %s: %w", id, err)
+	}
+	for _, n := range []string{treeFile, formFile(s.form), infoFile} {
+		flags := uint(0)
+		if _, err := os.Lstat(s.path(id, n)); err == nil {
+			flags = unix.RENAME_EXCHANGE // also of folders; what was there goes with the stage
+		}
+		if err := unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir, n), unix.AT_FDCWD, s.path(id, n), flags); err != nil {
+			return fmt.Errorf("mend layer %s: rename %s: %w", id, n, err)
+		}
+	}
+	return atomicfile.SyncDir(s.path(id))
+}
+
+// Replace takes a layer anew from r, as Ingest does, and puts it in the place of what has its name. That vanishes only when the new one
+// is whole; mounts of it keep it until they go.
+func Replace(ctx context.Context, s *Store, id digest.Digest, r io.Reader) error {
+	if err := check(id); err != nil {
+		return err
+	}
+	dir, drop, err := s.stage("replace")
+	if err != nil {
+		return err
+	}
+	defer drop()
+	fresh, err := Open(dir, Options{Form: s.form, Loop: s.loop, Limits: s.limits})
+	if err != nil {
+		return err
+	}
+	if _, err := fresh.Ingest(ctx, id, r); err != nil {
+		return err
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, fresh.path(id), unix.AT_FDCWD, s.path(id), unix.RENAME_EXCHANGE)
+	if err == unix.ENOENT {
+		err = unix.Renameat2(unix.AT_FDCWD, fresh.path(id), unix.AT_FDCWD, s.path(id), unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		return fmt.Errorf("replace layer %s: %w", id, err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(s.path(id)))
+}
+
+// VerifyMerged compares what Merge has kept of a chain with its layers, which must be sound. What is absent is made when it is wanted.
+func VerifyMerged(s *Store, id digest.Digest) ([]Damage, error) {
+	var i mergedInfo
+	err := readJSON(s.mergedPath(id, infoFile), &i)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(s.mergedPath(id)); err == nil {
+			return []Damage{{Path: s.mergedPath(id, infoFile), What: "it is missing"}}, nil
+		}
+		return nil, nil
+	}
+	if err == nil && (ChainID(i.Chain) != id || i.Form != s.form) {
+		err = errors.New("it is of another chain")
+	}
+	if err != nil {
+		return []Damage{{Path: s.mergedPath(id, infoFile), What: err.Error()}}, nil
+	}
+	want, root, devices, _, err := lay(s, i.Chain)
+	if err != nil {
+		return nil, err
+	}
+	want.Fix = i.Fix
+	if !reflect.DeepEqual(want, i) {
+		return []Damage{{Path: s.mergedPath(id, infoFile), What: "it does not fit the layers"}}, nil
+	}
+	if s.form != FormErofs {
+		return nil, nil
+	}
+	if _, err := os.Lstat(s.mergedPath(id, indexFile)); err != nil {
+		return []Damage{{Path: s.mergedPath(id, indexFile), What: "it is missing"}}, nil
+	}
+	what, err := sameImage(s.mergedPath(id, indexFile), root, devices, erofs.Options{})
+	if err != nil || what == "" {
+		return nil, err
+	}
+	return []Damage{{Path: s.mergedPath(id, indexFile), What: what}}, nil
+}
