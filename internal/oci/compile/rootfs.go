@@ -109,6 +109,10 @@ func (c rooter) settle() error {
 	return nil
 }
 
+// upperPlain keeps what a container writes independent of the host's module parameters: whole files and folders that diff and commit can read
+// without the layers, and no index that would tie the folder to one mount of them.
+var upperPlain = [...][2]string{{"redirect_dir", "off"}, {"metacopy", "off"}, {"index", "off"}}
+
 // layers mounts the layers and, over them, the writable layer (overlayfs, Documentation/filesystems/overlayfs.rst).
 func (c rooter) layers() error {
 	r := c.in.Rootfs
@@ -137,8 +141,13 @@ func (c rooter) layers() error {
 			c.fsconfig(fs, u.FSCONFIG_SET_FD, p[0], "", fd)
 		}
 	}
-	if r.Volatile && r.Upper != "" {
-		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
+	if r.Upper != "" {
+		for _, o := range upperPlain {
+			c.fsconfig(fs, u.FSCONFIG_SET_STRING, o[0], o[1], 0)
+		}
+		if r.Volatile {
+			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "volatile", "", 0)
+		}
 	}
 	labeller(c).context(fs, nil)
 	c.root = c.fsmount("", fs, 0)
@@ -200,6 +209,9 @@ func (c rooter) overlayByPath() error {
 	data := "lowerdir=" + strings.Join(lower, ":")
 	if r.Upper != "" {
 		data += ",upperdir=" + link(r.Upper, "upper") + ",workdir=" + link(r.Work, "work")
+		for _, o := range upperPlain {
+			data += "," + o[0] + "=" + o[1]
+		}
 		if r.Volatile {
 			data += ",volatile"
 		}

@@ -75,7 +75,12 @@ func overFiles(r bundle.Rootfs) (*os.File, error) {
 		defer f.Close()
 		params = append(params, mount.Param{Key: d.key, File: f})
 	}
-	return overlay(a, params)
+	return overlay(a, append(params, upperPlain()...))
+}
+
+// upperPlain is what oci/compile mounts a writable layer with, too: nothing that the host's module parameters say gets into it.
+func upperPlain() []mount.Param {
+	return []mount.Param{{Key: "redirect_dir", Value: "off"}, {Key: "metacopy", Value: "off"}, {Key: "index", Value: "off"}}
 }
 
 func overlay(a int, params []mount.Param) (*os.File, error) {
@@ -146,6 +151,7 @@ func attachAndMount(r bundle.Rootfs) (*os.File, error) {
 			}
 			params = append(params, mount.Param{Key: d[0], Value: d[0]})
 		}
+		params = append(params, upperPlain()...)
 	}
 	m, err := overlay(a, params)
 	if errors.Is(err, unix.EINVAL) { // before 6.8 there is only the one list

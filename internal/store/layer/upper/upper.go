@@ -216,7 +216,7 @@ func (w *walk) object(c Change, old *os.File, depth int) error {
 	for _, a := range []string{"trusted.overlay.redirect", "trusted.overlay.metacopy"} {
 		if v, err := w.get(c.File, a); err != nil || v != nil {
 			if err == nil {
-				err = errdef.New(errdef.NotImplemented, "/%s was stored with %s: turn redirect_dir and metacopy of the kernel's overlay module off and make the container anew", c.Path, a)
+				err = errdef.New(errdef.NotImplemented, "/%s has %s, which an overlay mounted with redirect_dir or metacopy wrote: copy out what is needed and make the container anew", c.Path, a)
 			}
 			return err
 		}
