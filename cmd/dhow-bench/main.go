@@ -23,6 +23,7 @@ func main() {
 	flag.StringVar(&o.Cache, "cache", ".cache/peers", "`folder` with peers unpacked below root/")
 	only := flag.String("only", "", "`cases`, by the beginning of their names, with commas: runtime-run,engine,...")
 	flag.IntVar(&o.N, "n", 0, "`rounds` of every case (default: each case's own)")
+	flag.IntVar(&o.ImageMiB, "image", 0, "`MiB` of the large image of the cases images-* (default 1536, 110,000 entries; 64 is quick)")
 	asJSON := flag.Bool("json", false, "print JSON, with every value")
 	flag.Parse()
 	if *only != "" {

@@ -24,7 +24,9 @@ type Options struct {
 	Cache string   // folder in which peers that are no installed packages lie unpacked, below root/
 	Only  []string // cases whose name begins so; none means all
 	N     int      // measurements of each contender; 0: the case's own number
-	Log   io.Writer
+	// ImageMiB is the size of the large image of the cases images-*, uncompressed; 0: 1536.
+	ImageMiB int
+	Log      io.Writer
 }
 
 // Sample is one contender's figures in a case, in the unit of the case.
@@ -77,6 +79,14 @@ type trial struct {
 	targets          []Target
 }
 
+// turn is a contender that gives a figure for each of several trials at once; none where it has no such figure.
+type turn struct {
+	name    string
+	measure func() ([]float64, error)
+}
+
+const none = -1
+
 // bench is one run.
 type bench struct {
 	Options
@@ -84,6 +94,7 @@ type bench struct {
 	dir    string
 	report Report
 	undo   []func()
+	fleet  []*client // once clients has started them
 }
 
 // Run measures until ctx ends, and then only removes what it made. What could not be measured stands in the report as a note; an error
@@ -114,8 +125,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		do    func() error
 	}{
 		{[]string{"runtime-run", "runtime-loop", "runtime-cycle", "runtime-calls", "runtime-tasks", "runtime-memory", "runtime-exec"}, b.runtimes},
-		{[]string{"engine-bridge", "engine-host", "engine-none", "engine-100", "engine-exec", "engine-stop", "engine-rm", "memory-engine", "memory-shim", "memory-shim-used"}, b.engines},
+		{[]string{"engine-bridge", "engine-host", "engine-none", "engine-100", "engine-exec", "engine-stop", "engine-rm", "memory-engine", "memory-shim", "memory-shim-used"}, engines{b}.measure},
 		{[]string{"disk"}, b.disk},
+		{[]string{"images-pull", "images-memory", "images-disk", "images-read-cold", "images-read-warm", "images-remove", "images-run"}, images{bench: b}.measure},
 	} {
 		if !slices.ContainsFunc(part.cases, b.wanted) || ctx.Err() != nil {
 			continue
@@ -171,43 +183,70 @@ func (b *bench) absent(format string, args ...any) {
 
 // try measures a case: one round that does not count, then n rounds in which every contender has its turn.
 func (b *bench) try(t trial) {
-	if !b.wanted(t.name) || b.ctx.Err() != nil {
+	var turns []turn
+	for _, c := range t.contenders {
+		turns = append(turns, turn{c.name, func() ([]float64, error) { v, err := c.measure(); return []float64{v}, err }})
+	}
+	b.take([]trial{t}, turns, t.n, 1)
+}
+
+// take measures cases that the same turns give figures for: warm rounds that do not count, then n.
+func (b *bench) take(trials []trial, turns []turn, n, warm int) {
+	if !slices.ContainsFunc(trials, func(t trial) bool { return b.wanted(t.name) }) || b.ctx.Err() != nil {
 		return
 	}
-	n := t.n
 	if b.N > 0 {
 		n = b.N
 	}
 	began := time.Now()
-	samples := make([]Sample, len(t.contenders))
+	samples := make([][]Sample, len(trials))
+	for i := range trials {
+		samples[i] = make([]Sample, len(turns))
+	}
 	// What one leaves the kernel to clear up (cgroups, network namespaces) runs into the turn of the next: the order changes with every
 	// round, the same way in every run, so that each follows each.
 	order := rand.New(rand.NewPCG(1, 1))
-	for round := range n + 1 {
-		for _, i := range order.Perm(len(t.contenders)) {
-			s, c := &samples[i], t.contenders[i]
-			s.Contender = c.name
-			if s.Note != "" {
+	broken := make([]error, len(turns))
+	for round := range n + warm {
+		for _, who := range order.Perm(len(turns)) {
+			if broken[who] != nil {
 				continue
 			}
 			if b.ctx.Err() != nil {
 				return
 			}
-			v, err := c.measure()
-			switch {
-			case err != nil:
-				s.Note, s.Values = err.Error(), nil
-			case round > 0:
-				s.Values = append(s.Values, v)
+			var v []float64
+			v, broken[who] = turns[who].measure()
+			for i := range trials {
+				s := &samples[i][who]
+				s.Contender = turns[who].name
+				switch {
+				case broken[who] != nil:
+					s.Note, s.Values = broken[who].Error(), nil
+				case round >= warm && i < len(v) && v[i] != none:
+					s.Values = append(s.Values, v[i])
+				}
 			}
 		}
 	}
+	for i, t := range trials {
+		if !b.wanted(t.name) {
+			continue
+		}
+		b.report.conclude(t, samples[i])
+		fmt.Fprintf(b.Log, "%s: %d rounds in %.1f s\n", t.name, n, time.Since(began).Seconds())
+	}
+}
+
+// conclude reports a case. Whose turns give no figures for it is not of it.
+func (r *Report) conclude(t trial, all []Sample) {
+	samples := slices.DeleteFunc(all, func(s Sample) bool { return s.Note == "" && len(s.Values) == 0 })
 	for i := range samples {
 		samples[i].Median, samples[i].P90 = quantile(samples[i].Values, 0.5), quantile(samples[i].Values, 0.9)
 	}
-	r := Result{Case: t.name, What: t.what, Unit: t.unit, Samples: samples, Targets: judge(t.targets, samples)}
-	b.report.Results = append(b.report.Results, r)
-	fmt.Fprintf(b.Log, "%s: %d rounds in %.1f s\n", t.name, n, time.Since(began).Seconds())
+	if len(samples) > 0 {
+		r.Results = append(r.Results, Result{Case: t.name, What: t.what, Unit: t.unit, Samples: samples, Targets: judge(t.targets, samples)})
+	}
 }
 
 func judge(targets []Target, samples []Sample) []Target {

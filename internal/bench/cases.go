@@ -9,11 +9,28 @@ import (
 	"time"
 )
 
-// engines measures what a user of an engine waits for.
-func (b *bench) engines() error {
-	h, err := b.startDhow()
+// engines are the cases about what a user of an engine waits for.
+type engines struct{ *bench }
+
+func (b engines) measure() error {
+	clients, err := b.clients()
 	if err != nil {
 		return err
+	}
+	b.memoryEngine(clients)
+	b.runCases(clients)
+	b.longCases(clients)
+	return nil
+}
+
+// clients starts the engines, once, and has them pull the small image.
+func (b *bench) clients() ([]*client, error) {
+	if b.fleet != nil {
+		return b.fleet, nil
+	}
+	h, err := b.startDhow()
+	if err != nil {
+		return nil, err
 	}
 	clients := []*client{b.newClient("dhow", filepath.Join(b.Bin, "dhow"), h)}
 	b.report.Programs = append(b.report.Programs, version(filepath.Join(b.Bin, "dhowd"), "--version"))
@@ -40,13 +57,11 @@ func (b *bench) engines() error {
 	for _, c := range clients {
 		b.onEnd(c.removeAll)
 		if c.broken = c.pull(); c.broken != nil && c.at == h {
-			return fmt.Errorf("%s: %w", c.name, c.broken)
+			return nil, fmt.Errorf("%s: %w", c.name, c.broken)
 		}
 	}
-	b.memoryEngine(clients)
-	b.runCases(clients)
-	b.longCases(clients)
-	return nil
+	b.fleet = clients
+	return clients, nil
 }
 
 // each makes contenders of clients. One that is broken says why in the place of its figures.
@@ -65,7 +80,7 @@ func each(clients []*client, measure func(*client) (float64, error)) []contender
 	return out
 }
 
-func (b *bench) runCases(clients []*client) {
+func (b engines) runCases(clients []*client) {
 	for _, network := range []string{"bridge", "host", "none"} {
 		t := trial{name: "engine-" + network, what: "run --rm --network " + network + " IMAGE true", unit: "ms", n: 30, targets: []Target{{Peer: "docker", Ratio: 0.12}}}
 		t.contenders = each(clients, func(c *client) (float64, error) { return c.time("run", "--rm", "--network", network, image, "true") })
@@ -101,7 +116,7 @@ func hundred(c *client) (float64, error) {
 }
 
 // longCases are about containers that run.
-func (b *bench) longCases(clients []*client) {
+func (b engines) longCases(clients []*client) {
 	const name = "bench-sleeper"
 	for _, c := range clients {
 		if c.broken != nil {

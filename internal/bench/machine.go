@@ -186,7 +186,7 @@ func (b *bench) disk() error {
 	b.try(trial{name: "disk", what: "the programs of a whole stack", unit: "MiB", n: 1, contenders: []contender{
 		weigh("dhow", b.Bin, programs()...),
 		weigh("docker", search, "docker", "dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy"),
-		weigh("podman", podmanHelpers+":"+os.Getenv("PATH"), "podman", "conmon", "crun", "netavark", "aardvark-dns"),
+		weigh("podman", podmanSearch(b.Cache)+":"+os.Getenv("PATH"), "podman", "conmon", "crun", "netavark", "aardvark-dns"),
 	}})
 	return nil
 }

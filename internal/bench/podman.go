@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,11 @@ import (
 
 // podmanHelpers is where podman finds the programs that it starts for a network.
 const podmanHelpers = "/usr/lib/podman:/usr/libexec/podman"
+
+// podmanSearch adds the cache folder.
+func podmanSearch(cache string) string {
+	return podmanHelpers + ":" + filepath.Join(cache, "root/usr/lib/podman")
+}
 
 // ownPlaces are where podman keeps what does not depend on --root: the state of crun and network namespaces, the locks of all containers,
 // a cache of what registries hold. An installed podman must keep its own.
@@ -33,7 +39,7 @@ func (b *bench) startPodman() (*client, error) {
 		return nil, errors.New("podman needs crun or runc, and neither is installed")
 	}
 	for _, p := range []string{"conmon", "netavark"} {
-		if find(p, podmanHelpers+":"+os.Getenv("PATH")) == "" {
+		if find(p, podmanSearch(b.Cache)+":"+os.Getenv("PATH")) == "" {
 			return nil, fmt.Errorf("podman needs %s, which is not installed", p)
 		}
 	}
@@ -42,7 +48,7 @@ func (b *bench) startPodman() (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, err := h.configurePodman(runtime)
+	env, err := h.configurePodman(runtime, podmanSearch(b.Cache))
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +78,7 @@ func (b *bench) startPodman() (*client, error) {
 
 // configurePodman writes what podman has no flag for, and returns the environment that points at it. The files stand in the place of
 // the machine's: logs and events go to files, as dhow's and docker's do.
-func (h *host) configurePodman(runtime string) ([]string, error) {
+func (h *host) configurePodman(runtime, helpers string) ([]string, error) {
 	for _, d := range []string{"tmp", "networks"} {
 		if err := os.Mkdir(filepath.Join(h.dir, d), 0o700); err != nil {
 			return nil, err
@@ -85,11 +91,12 @@ log_driver = "k8s-file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = %q
+helper_binaries_dir = ["%s"]
 [network]
 network_backend = "netavark"
 network_config_dir = %q
-`, runtime, h.dir+"/networks")
-	registries := fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", registryAddr)
+`, runtime, strings.ReplaceAll(helpers, ":", `", "`), h.dir+"/networks")
+	registries := fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n[[registry]]\nlocation = %q\ninsecure = true\n", registryAddr, fatAddr)
 	for name, text := range map[string]string{"containers.conf": engine, "registries.conf": registries} {
 		if err := os.WriteFile(filepath.Join(h.dir, name), []byte(text), 0o600); err != nil {
 			return nil, err

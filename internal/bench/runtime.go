@@ -156,7 +156,7 @@ func rootfs(root string) error {
 	return nil
 }
 
-func applets() []string { return []string{"true", "sleep", "sh"} }
+func applets() []string { return []string{"true", "sleep", "sh", "find", "cat"} }
 
 // config is what an engine asks of a runtime by default: Docker's capabilities, masks and namespaces, and dhow's seccomp profile,
 // resolved, for all alike.
