@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
@@ -81,27 +78,13 @@ func TestNotRoot(t *testing.T) {
 	}
 }
 
-// hostile serves images in the world's namespace at 127.0.0.1:5001, and does wrong as it is told.
-func (w *world) hostile(t *testing.T) *registry.Hostile {
-	t.Helper()
-	h := registry.StartHostile(t)
-	var l net.Listener
-	if err := netlink.Inside(w.Netns, func() (err error) { l, err = net.Listen("tcp", hostileAddr); return err }); err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: h}
-	go srv.Serve(l) // ends with Close
-	t.Cleanup(func() { srv.Close() })
-	return h
-}
-
 const hostileAddr = "127.0.0.1:5001"
 
 // TestHostileRegistry pulls what is not what its digest says, and what never comes.
 func TestHostileRegistry(t *testing.T) {
 	t.Parallel()
 	w := start(t, "--insecure-registry", hostileAddr)
-	h := w.hostile(t)
+	h := w.Hostile(hostileAddr)
 	img := registry.Busybox(t)
 	h.Serve("bad:1", img)
 	layer := img.Manifest.Layers[0].Digest

@@ -61,7 +61,7 @@ func TestDynamicPrograms(t *testing.T) {
 	t.Parallel()
 	img := debian(t)
 	w := start(t, "--insecure-registry", hostileAddr)
-	ref := w.hostile(t).Serve("debian:12", img)
+	ref := w.Hostile(hostileAddr).Serve("debian:12", img)
 	ref = hostileAddr + ref[strings.Index(ref, "/"):]
 	for script, want := range map[string]string{
 		"id; getent hosts $(cat /etc/hostname) | cat >/dev/null; echo ok":                                            "uid=0(root) gid=0(root) groups=0(root)\nok",

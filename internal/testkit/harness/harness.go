@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
+	"github.com/dhow-containers/dhow/internal/linux/tripwire"
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
@@ -41,6 +42,8 @@ type Engine struct {
 	dir    string
 	flags  []string
 	before baseline
+	see    func(tripwire.Call) bool
+	stop   []func() // of those who watch
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	log    *os.File
@@ -85,7 +88,7 @@ func (e *Engine) Run() {
 	}, e.flags...)
 	e.cmd = exec.Command(filepath.Join(e.bin, "dhowd"), args...)
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
-	if err := netlink.Inside(e.Netns, e.cmd.Start); err != nil {
+	if err := netlink.Inside(e.Netns, e.start); err != nil {
 		e.t.Fatal(err)
 	}
 	ended, cmd := make(chan struct{}), e.cmd
@@ -105,6 +108,22 @@ func (e *Engine) Run() {
 			e.t.Fatalf("the engine does not answer:\n%s", e.Log())
 		}
 	}
+}
+
+// Watch lets see look at every call of engines started from now on that changes what a disk holds (tripwire.Arm). Nobody watches after
+// Watch(nil).
+func (e *Engine) Watch(see func(tripwire.Call) bool) { e.see = see }
+
+// start starts the engine's process from the calling thread, which ends with its goroutine when the engine is watched.
+func (e *Engine) start() error {
+	if e.see == nil {
+		return e.cmd.Start()
+	}
+	stop, err := tripwire.Arm(e.cmd.Start, e.see)
+	if err == nil {
+		e.stop = append(e.stop, stop) // not with the engine: shims live on
+	}
+	return err
 }
 
 // Signal sends a signal to the engine and waits for its end; containers go on.
@@ -167,20 +186,28 @@ func (e *Engine) HTTP() *http.Client {
 	return &http.Client{Timeout: patience.Of(10 * time.Second), Transport: &http.Transport{DialContext: e.Dial, DisableKeepAlives: true}}
 }
 
-// Busybox serves the busybox image from a registry inside the namespace, and pulls it.
-func (e *Engine) Busybox() {
+// Hostile serves images at an address inside the namespace. Without a fault set it is an ordinary registry.
+func (e *Engine) Hostile(addr string) *registry.Hostile {
 	e.t.Helper()
-	h := registry.StartHostile(e.t) // without a fault set it is an ordinary one
-	h.Serve("busybox:latest", registry.Busybox(e.t))
+	h := registry.StartHostile(e.t)
 	var l net.Listener
-	err := netlink.Inside(e.Netns, func() (err error) { l, err = net.Listen("tcp", RegistryAddr); return err })
+	err := netlink.Inside(e.Netns, func() (err error) { l, err = net.Listen("tcp", addr); return err })
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	srv := &http.Server{Handler: h}
 	go srv.Serve(l) // ends with Close
 	e.t.Cleanup(func() { srv.Close() })
+	return h
+}
+
+// Busybox serves the busybox image from a registry inside the namespace, and pulls it.
+func (e *Engine) Busybox() *registry.Hostile {
+	e.t.Helper()
+	h := e.Hostile(RegistryAddr)
+	h.Serve("busybox:latest", registry.Busybox(e.t))
 	e.Docker("pull", "-q", Image).OK()
+	return h
 }
 
 // Result is how a client's command ended.
@@ -269,6 +296,9 @@ func (e *Engine) end() {
 		e.t.Errorf("left behind while the engine runs and has no containers:\n%s", strings.Join(leaks, "\n"))
 	}
 	e.Signal(syscall.SIGTERM)
+	for _, f := range e.stop {
+		f()
+	}
 	e.log.Close()
 	e.Netns.Close()
 	removeCgroups("/dhow-test", e.Cgroup)

@@ -45,9 +45,9 @@ func (e *Engine) leaks() []string {
 	add("link on the host", without(links(), e.before.links))
 	add("loop device", without(loops(e.dir), e.before.loops))
 	add("cgroup", cgroups(e.Cgroup))
-	add("process", e.processes())
-	add("link", e.innerLinks())
-	add("nft element", e.elements())
+	add("process", processes(e))
+	add("link", innerLinks(e))
+	add("nft element", elements(e))
 	for _, d := range []string{"run/containers", "run/oci", "data/containers", "data/snapshots", "data/layers/tmp"} {
 		add("file", entries(filepath.Join(e.dir, d)))
 	}
@@ -123,7 +123,7 @@ func removeCgroups(top, path string) {
 }
 
 // processes lists those that name the engine's folder, except the engine.
-func (e *Engine) processes() []string {
+func processes(e *Engine) []string {
 	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	var out []string
 	for _, p := range list {
@@ -137,7 +137,7 @@ func (e *Engine) processes() []string {
 }
 
 // innerLinks lists the veth pairs in the engine's namespace.
-func (e *Engine) innerLinks() []string {
+func innerLinks(e *Engine) []string {
 	var out []string
 	for _, l := range strings.Split(e.sh("ip", "-o", "link", "show", "type", "veth"), "\n") {
 		if l != "" && !strings.Contains(l, uplink) {
@@ -148,7 +148,7 @@ func (e *Engine) innerLinks() []string {
 }
 
 // elements lists the published ports that the rules still hold.
-func (e *Engine) elements() []string {
+func elements(e *Engine) []string {
 	var out []string
 	for _, l := range strings.Split(e.sh("nft", "list", "ruleset"), "\n") {
 		if strings.Contains(l, "elements") && strings.Contains(l, "comment") {
