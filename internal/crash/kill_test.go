@@ -71,6 +71,9 @@ func TestKilledAtEveryCall(t *testing.T) {
 					return
 				}
 			}
+			if o.name == "pull" && w.reused == 0 {
+				t.Error("no pull found a whole layer of the one before")
+			}
 			if hits == 0 {
 				t.Errorf("the engine was never killed at one of %d calls", total)
 			}
@@ -96,9 +99,17 @@ func (w *world) repeated(t *testing.T, o operation, clean []string) {
 		if n := w.fetched(from); n != missing {
 			t.Errorf("fetched %d bytes, %d were missing", n, missing)
 		}
-		t.Logf("%d bytes were missing", missing)
+		w.reused += w.whole() - missing
 	}
 	w.done(t, o, clean)
+}
+
+// whole is the size of the sample's layers, compressed.
+func (w *world) whole() (n int64) {
+	for _, l := range w.want.Manifest.Layers {
+		n += l.Size
+	}
+	return n
 }
 
 // done checks that an operation had its effect.

@@ -30,6 +30,8 @@ type world struct {
 	plain string // a tar
 	want  *registry.Image
 
+	reused int64 // bytes that repeated pulls need not fetch
+
 	mu     sync.Mutex
 	armed  bool
 	n      int    // calls since arm

@@ -161,6 +161,9 @@ func (s *Store) commit(id digest.Digest, r record, tag string, digests []string)
 		if err := tx.Put(bucketImages, id.String(), r); err != nil {
 			return err
 		}
+		if err := tx.Delete(bucketPulls, id.String()); err != nil {
+			return err
+		}
 		for _, d := range digests {
 			if err := tx.Put(bucketDigests, d, id); err != nil {
 				return err

@@ -70,14 +70,25 @@ func (s *Store) pullFrom(ctx context.Context, repo *registry.Repo, r ref.Ref, wa
 	}
 	p.say(at, "Pulling from "+r.Path)
 
-	pins := []digest.Digest{f.man.Config.Digest}
+	docs := []digest.Digest{f.man.Config.Digest}
 	for _, d := range f.chain {
-		pins = append(pins, d.Digest)
+		docs = append(docs, d.Digest)
 	}
-	pins = append(pins, f.image.RootFS.DiffIDs...)
+	pins := append(docs, f.image.RootFS.DiffIDs...)
 	s.pin(pins...)
-	defer s.unpin(pins...)
+	img, err := bring(ctx, s, repo, r, f, p)
+	s.unpin(pins...)
+	if err != nil {
+		return Image{}, broke(s, f.man.Config.Digest, docs, err)
+	}
+	return img, nil
+}
 
+// bring stores everything of what was found.
+func bring(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *found, p *reporter) (Image, error) {
+	if err := begin(s, f.man.Config.Digest, f.image.RootFS.DiffIDs); err != nil {
+		return Image{}, err
+	}
 	if err := (&pull{s, repo, f, p}).layers(ctx); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", r.Familiar(), err)
 	}

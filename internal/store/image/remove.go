@@ -125,6 +125,10 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 			if err := tx.Delete(bucketImages, d.String()); err != nil {
 				return err
 			}
+			if err := tx.Delete(bucketPulls, d.String()); err != nil {
+				return err
+			}
+			delete(c.pulls, d)
 		}
 		return nil
 	})
@@ -174,9 +178,17 @@ func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) 
 	return deleted, nil
 }
 
-// live is every digest that a record or a pin needs: blobs and diff IDs together.
+// live is every digest that a record, an unfinished pull or a pin needs: blobs and diff IDs together.
 func (c catalog) live(pins map[digest.Digest]int) map[digest.Digest]bool {
 	live := map[digest.Digest]bool{}
+	now := time.Now()
+	for _, u := range c.pulls {
+		if u.live(now) {
+			for _, d := range u.Layers {
+				live[d] = true
+			}
+		}
+	}
 	for d := range pins {
 		live[d] = true
 	}
@@ -245,10 +257,16 @@ type PruneOptions struct {
 	InUse  InUse
 }
 
-// Prune removes what the options choose and tells what was untagged and deleted, and how many bytes of layers went.
+// Prune removes what the options choose, and without a filter what unfinished pulls have brought. It tells what was untagged and deleted, and how many bytes of layers went.
 func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var left []string
+	if o.Until.IsZero() && o.Labels == nil {
+		if left, freed, err = abandon(s, func(digest.Digest) bool { return true }); err != nil {
+			return nil, left, freed, err
+		}
+	}
 	c, err := s.catalog()
 	if err != nil {
 		return nil, nil, 0, err
@@ -273,19 +291,29 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 		ch.images = append(ch.images, id)
 	}
 	if len(ch.images) == 0 {
-		return nil, nil, 0, nil
+		return nil, left, freed, nil
 	}
-	sizes := map[string]int64{}
+	var gone []record
 	for _, id := range ch.images {
-		for _, d := range c.images[id].Layers {
+		gone = append(gone, c.images[id])
+	}
+	sizes := sizesOf(s, gone)
+	untagged, deleted, err = s.apply(c, ch)
+	for _, d := range deleted {
+		freed += sizes[d]
+	}
+	return untagged, append(left, deleted...), freed, err
+}
+
+// sizes tells how large the layers of records are.
+func sizesOf(s *Store, all []record) map[string]int64 {
+	sizes := map[string]int64{}
+	for _, r := range all {
+		for _, d := range r.Layers {
 			if l, err := s.c.Layers.Info(d); err == nil {
 				sizes[d.String()] = l.Size
 			}
 		}
 	}
-	untagged, deleted, err = s.apply(c, ch)
-	for _, d := range deleted {
-		freed += sizes[d]
-	}
-	return untagged, deleted, freed, err
+	return sizes
 }

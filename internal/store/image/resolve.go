@@ -15,10 +15,15 @@ type catalog struct {
 	images  map[digest.Digest]record
 	tags    map[string]digest.Digest // canonical
 	digests map[string]digest.Digest // canonical
+	pulls   map[digest.Digest]unfinished
+}
+
+func newCatalog() catalog {
+	return catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}, map[digest.Digest]unfinished{}}
 }
 
 func (s *Store) catalog() (catalog, error) {
-	c := catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}}
+	c := newCatalog()
 	err := s.c.DB.View(func(tx *meta.Tx) (err error) {
 		c, err = catalogOf(tx)
 		return err
@@ -27,13 +32,21 @@ func (s *Store) catalog() (catalog, error) {
 }
 
 func catalogOf(tx *meta.Tx) (catalog, error) {
-	c := catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}}
+	c := newCatalog()
 	err := tx.Each(bucketImages, func(key string, raw []byte) error {
 		var r record
 		err := meta.Decode(bucketImages, key, raw, &r)
 		c.images[digest.Digest(key)] = r
 		return err
 	})
+	if err == nil {
+		err = tx.Each(bucketPulls, func(key string, raw []byte) error {
+			var u unfinished
+			err := meta.Decode(bucketPulls, key, raw, &u)
+			c.pulls[digest.Digest(key)] = u
+			return err
+		})
+	}
 	for bucket, names := range map[string]map[string]digest.Digest{bucketTags: c.tags, bucketDigests: c.digests} {
 		if err != nil {
 			return c, err
