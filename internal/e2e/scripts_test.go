@@ -46,6 +46,7 @@ var update = flag.Bool("update", false, "rewrite what scripts compare with")
 //	udp host|outside ADDR      send datagrams from there until the echo answers
 //	engine kill|run|restart    the engine's life
 //	let NAME                   set $NAME to what the last command said, without the last newline
+//	flip GLOB...               change a bit in the middle of each of these files of the data root
 //	clean                      remove all containers, then nothing may be left
 func TestScripts(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -101,6 +102,7 @@ func script(t *testing.T, w *world, file, program string) {
 			env.Setenv("BB", bb)
 			env.Setenv("REGISTRY", strings.TrimSuffix(bb, "/busybox:latest"))
 			env.Setenv("RUN_ROOT", w.RunRoot)
+			env.Setenv("DATA_ROOT", w.DataRoot)
 			env.Setenv("CGROUP", w.Cgroup)
 			env.Setenv("HOST", netnsPath(w.Netns))
 			env.Setenv("OUTSIDE", netnsPath(w.outside))
@@ -160,6 +162,11 @@ func words(t *testing.T, w *world) map[string]func(*testscript.TestScript, bool,
 		"let": func(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Setenv(args[0], strings.TrimSuffix(ts.ReadFile("stdout"), "\n"))
 		},
+		"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+			for _, a := range args {
+				ts.Check(flip(filepath.Join(w.DataRoot, a)))
+			}
+		},
 		"clean": func(ts *testscript.TestScript, _ bool, args []string) {
 			if ids := strings.Fields(w.Dhow("ps", "-aq").OK()); len(ids) > 0 {
 				w.Dhow(append([]string{"rm", "-fv"}, ids...)...).OK()
@@ -172,6 +179,28 @@ func words(t *testing.T, w *world) map[string]func(*testscript.TestScript, bool,
 			}
 		},
 	}
+}
+
+// flip changes a bit in the middle of the files that fit.
+func flip(glob string) error {
+	files, err := filepath.Glob(glob)
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("flip %s: no such file", glob)
+	}
+	for _, f := range files {
+		raw, rerr := os.ReadFile(f)
+		if rerr != nil {
+			return rerr
+		}
+		raw[len(raw)/2] ^= 1
+		h, rerr := os.OpenFile(f, os.O_WRONLY, 0) // the same inode: that is what goes bad on a disk
+		if rerr != nil {
+			return rerr
+		}
+		_, rerr = h.WriteAt(raw[len(raw)/2:len(raw)/2+1], int64(len(raw)/2))
+		err = errors.Join(err, rerr, h.Close())
+	}
+	return err
 }
 
 // bounding is the most that this machine lets anybody have, as /proc/PID/status prints it.

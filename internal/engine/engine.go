@@ -119,6 +119,7 @@ func (e *Engine) assemble(c Config) error {
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
 		Files:    &files.Service{Containers: container.NewReach(e.containers), Snapshots: st.Snapshots, Spool: c.DataRoot},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
+		Upkeep:   st.Upkeep(e.containers.Users, c.Log),
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,

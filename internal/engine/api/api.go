@@ -27,6 +27,7 @@ type Engine struct {
 	Files      Files
 	Images     Images
 	Archives   Archives
+	Upkeep     Upkeep
 	Networks   Networks
 	Volumes    Volumes
 	System     System

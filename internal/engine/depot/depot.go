@@ -6,6 +6,7 @@ package depot
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -14,7 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/engine/upkeep"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/check"
 	"github.com/dhow-containers/dhow/internal/store/content"
 	"github.com/dhow-containers/dhow/internal/store/gc"
 	"github.com/dhow-containers/dhow/internal/store/image"
@@ -41,6 +44,7 @@ type Depot struct {
 	Driver    string // the storage driver's name
 	Status    [][2]string
 
+	root   string
 	docs   *content.Store
 	layers *layer.Store
 }
@@ -55,7 +59,7 @@ func Open(c Config) (_ *Depot, err error) {
 	if len(c.CertDirs) == 0 {
 		c.CertDirs = []string{"/etc/dhow/certs.d", "/etc/docker/certs.d"}
 	}
-	d := &Depot{Driver: "overlayfs", Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
+	d := &Depot{root: c.Root, Driver: "overlayfs", Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -125,6 +129,12 @@ func (d *Depot) Sweep() error {
 	}
 	_, err = gc.Sweep(c)
 	return err
+}
+
+// Upkeep looks after the data root. users names the containers that use an image.
+func (d *Depot) Upkeep(users func(image string) []string, log *slog.Logger) *upkeep.Service {
+	return &upkeep.Service{Users: users, Log: log,
+		Store: check.Config{Root: d.root, DB: d.DB, Content: d.docs, Layers: d.layers, Images: d.Images, Snapshots: d.Snapshots.Store}}
 }
 
 // Close lets the data root go.

@@ -94,6 +94,7 @@ func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry
 		p(jsonstream.Message{Status: "Status: Image " + e.Name + " comes with this engine"})
 		return nil
 	}
+	defer s.Registry.Rest()
 	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth, ref), Progress: forward(p)})
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/event"
+	"github.com/dhow-containers/dhow/internal/linux/du"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/store/meta"
 )
@@ -326,7 +327,7 @@ func (s *Service) Prune(_ context.Context, f api.Filters) (volume.PruneReport, e
 		if len(s.holders[name]) > 0 || !anonymous && !all || unwanted {
 			continue
 		}
-		size := diskUse(v.Mountpoint)
+		size := du.Of(v.Mountpoint)
 		if err := s.remove(name); err != nil {
 			return out, err
 		}
@@ -349,23 +350,8 @@ func (s *Service) Usage() []volume.Volume {
 	var out []volume.Volume
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		v := all[name]
-		v.UsageData = &volume.UsageData{RefCount: int64(refs[name]), Size: diskUse(v.Mountpoint)}
+		v.UsageData = &volume.UsageData{RefCount: int64(refs[name]), Size: du.Of(v.Mountpoint)}
 		out = append(out, v)
 	}
 	return out
-}
-
-// diskUse adds up what the files below dir take on disk; filepath.WalkDir follows no link.
-func diskUse(dir string) int64 {
-	var sum int64
-	filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			sum += info.Size()
-		}
-		return nil
-	})
-	return sum
 }

@@ -25,7 +25,7 @@ func groupImage(a *app) *cobra.Command {
 	ls.Aliases = []string{"list"}
 	rm := cmdRmi(a, "rm")
 	rm.Aliases = []string{"remove"}
-	return group("image", "Manage images", ls, rm, cmdTag(a), cmdHistory(a), cmdPull(a), cmdPush(a), cmdSave(a), cmdLoad(a), cmdImport(a), inspectCommand(a, "image"), cmdPrune(a, "image"))
+	return group("image", "Manage images", ls, rm, cmdTag(a), cmdHistory(a), cmdLayers(a), cmdPull(a), cmdPush(a), cmdSave(a), cmdLoad(a), cmdImport(a), inspectCommand(a, "image"), cmdPrune(a, "image"))
 }
 
 type imageRow struct {

@@ -198,7 +198,7 @@ func (v *Saving) layer(out *writer, o *saved, l layer.Info) error {
 		return fmt.Errorf("save layer %s: %w", l.DiffID, err)
 	}
 	if got := h.Digest(); got != l.DiffID {
-		return errdef.New(errdef.DataLoss, "save layer %s: the file on disk now has digest %s: remove the image and pull or load it again", l.DiffID, got)
+		return errdef.New(errdef.DataLoss, "save layer %s: the file on disk now has digest %s: dhow system check --repair mends it", l.DiffID, got)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@
 package content
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,9 +41,7 @@ func Open(dir string) (*Store, error) {
 	if err := s.writeOnce(ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
 		return nil, err
 	}
-	empty := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
-	empty.SchemaVersion = 2
-	return s, s.writeOnce(ocispec.ImageIndexFile, empty)
+	return s, s.writeOnce(ocispec.ImageIndexFile, indexOf(nil))
 }
 
 func (s *Store) writeOnce(name string, v any) error {
@@ -113,13 +112,18 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 
 // Put streams r into the store. The blob gets its name only when size (unless negative) and digest are right and the bytes
 // are on disk; otherwise nothing is left. A blob that is already here is not read from r at all.
-func (s *Store) Put(ctx context.Context, d digest.Digest, size int64, r io.Reader) (err error) {
+func (s *Store) Put(ctx context.Context, d digest.Digest, size int64, r io.Reader) error {
+	if s.Has(d) {
+		return nil
+	}
+	return s.Replace(ctx, d, size, r)
+}
+
+// Replace is Put for a blob whose file is damaged: it stays until the new one takes its name.
+func (s *Store) Replace(ctx context.Context, d digest.Digest, size int64, r io.Reader) (err error) {
 	p, err := s.path(d)
 	if err != nil {
 		return err
-	}
-	if s.Has(d) {
-		return nil
 	}
 	f, err := s.Temp()
 	if err != nil {
@@ -210,12 +214,29 @@ func (s *Store) List() ([]Blob, error) {
 
 // SetIndex replaces index.json: what a reader of the layout sees as its images.
 func (s *Store) SetIndex(manifests []ocispec.Descriptor) error {
+	return writeJSON(filepath.Join(s.dir, ocispec.ImageIndexFile), indexOf(manifests))
+}
+
+// CheckIndex says whether index.json is as SetIndex would write it; errdef.DataLoss when not.
+func (s *Store) CheckIndex(manifests []ocispec.Descriptor) error {
+	want, err := json.Marshal(indexOf(manifests))
+	if err != nil {
+		return err
+	}
+	have, err := os.ReadFile(filepath.Join(s.dir, ocispec.ImageIndexFile))
+	if err == nil && !bytes.Equal(bytes.TrimSpace(have), want) {
+		err = errors.New("it does not list the images that there are")
+	}
+	return errdef.As(errdef.DataLoss, err)
+}
+
+func indexOf(manifests []ocispec.Descriptor) ocispec.Index {
 	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests}
 	ix.SchemaVersion = 2
 	if ix.Manifests == nil {
 		ix.Manifests = []ocispec.Descriptor{}
 	}
-	return writeJSON(filepath.Join(s.dir, ocispec.ImageIndexFile), ix)
+	return ix
 }
 
 // Sweep removes what a crash left: everything in the ingest folder and files that atomic writes did not finish. Call it

@@ -103,7 +103,7 @@ func (b *Batch) Config(id digest.Digest) ([]byte, error) {
 // Pick finds what a user wants to move elsewhere: an image, and the names it is to have there. A name without tag and digest picks
 // every tag of that repository, an ID picks the image without names.
 func (b *Batch) Pick(name string) (images []Image, tags [][]string, err error) {
-	c, err := b.s.catalog()
+	c, err := b.s.readable()
 	if err != nil {
 		return nil, nil, err
 	}

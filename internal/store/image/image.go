@@ -7,6 +7,8 @@ package image
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -198,27 +200,22 @@ func union(a, b []digest.Digest) []digest.Digest {
 // writeIndex rewrites the layout's index.json from the records. Call it with mu held. It is derived data: a crash before it
 // is repaired by the next Open.
 func (s *Store) writeIndex() error {
-	var all []ocispec.Descriptor
-	err := s.c.DB.View(func(tx *meta.Tx) error {
-		return tx.Each(bucketTags, func(name string, raw []byte) error {
-			var id digest.Digest
-			var r record
-			if err := meta.Decode(bucketTags, name, raw, &id); err != nil {
-				return err
-			}
-			if found, err := tx.Get(bucketImages, id.String(), &r); err != nil || !found {
-				return err
-			}
-			d := ocispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size,
-				Annotations: map[string]string{ocispec.AnnotationRefName: name}}
-			all = append(all, d)
-			return nil
-		})
-	})
+	c, err := s.readable()
 	if err != nil {
 		return fmt.Errorf("write image index: %w", err)
 	}
-	return s.c.Content.SetIndex(all)
+	return s.c.Content.SetIndex(c.index())
+}
+
+// index is what index.json lists: every tag.
+func (c catalog) index() (all []ocispec.Descriptor) {
+	for _, name := range slices.Sorted(maps.Keys(c.tags)) {
+		if r, ok := c.images[c.tags[name]]; ok {
+			all = append(all, ocispec.Descriptor{MediaType: r.Manifest.MediaType, Digest: r.Manifest.Digest, Size: r.Manifest.Size,
+				Annotations: map[string]string{ocispec.AnnotationRefName: name}})
+		}
+	}
+	return all
 }
 
 // familiar turns a stored name into what users read.

@@ -33,7 +33,7 @@ func (s *Store) Tags(repository string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.catalog()
+	c, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (u *push) hold() (id digest.Digest, pins []digest.Digest, err error) {
 	s := u.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u.c, err = s.catalog(); err != nil {
+	if u.c, err = s.readable(); err != nil {
 		return "", nil, err
 	}
 	id, ok := u.c.named(u.r)
@@ -249,6 +249,8 @@ func (u *push) config(ctx context.Context, d ocispec.Descriptor) error {
 // record remembers where the image is now and what its layers were compressed to.
 func (u *push) record(ctx context.Context, id digest.Digest, d ocispec.Descriptor, raw []byte, made []sent) error {
 	s := u.s
+	s.pin(d.Digest)
+	defer s.unpin(d.Digest)
 	if err := s.c.Content.Put(ctx, d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
 		return err
 	}

@@ -273,7 +273,7 @@ func (v *verified) Read(p []byte) (int, error) {
 	v.sum.Hash().Write(p[:n])
 	if err == io.EOF {
 		if got := v.sum.Digest(); got != v.want {
-			return n, errdef.New(errdef.DataLoss, "it is damaged on this host's disk: its digest is %s; pull the image again", got)
+			return n, errdef.New(errdef.DataLoss, "it is damaged on this host's disk: its digest is %s; dhow system check --repair fetches it again", got)
 		}
 	}
 	return n, err

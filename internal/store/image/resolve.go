@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,14 +17,25 @@ type catalog struct {
 	tags    map[string]digest.Digest // canonical
 	digests map[string]digest.Digest // canonical
 	pulls   map[digest.Digest]unfinished
+	bad     []error // records that cannot be read; of what they need nothing is known
 }
 
 func newCatalog() catalog {
-	return catalog{map[digest.Digest]record{}, map[string]digest.Digest{}, map[string]digest.Digest{}, map[digest.Digest]unfinished{}}
+	return catalog{images: map[digest.Digest]record{}, tags: map[string]digest.Digest{}, digests: map[string]digest.Digest{}, pulls: map[digest.Digest]unfinished{}}
 }
 
+// catalog is readable for those who decide what may go: a record that cannot be read is an error.
 func (s *Store) catalog() (catalog, error) {
-	c := newCatalog()
+	c, err := s.readable()
+	if err == nil && len(c.bad) > 0 {
+		err = fmt.Errorf("%w; dhow system check --repair makes it anew", c.bad[0])
+	}
+	return c, err
+}
+
+// readable is every record that can be read.
+func (s *Store) readable() (catalog, error) {
+	var c catalog
 	err := s.c.DB.View(func(tx *meta.Tx) (err error) {
 		c, err = catalogOf(tx)
 		return err
@@ -34,17 +46,23 @@ func (s *Store) catalog() (catalog, error) {
 func catalogOf(tx *meta.Tx) (catalog, error) {
 	c := newCatalog()
 	err := tx.Each(bucketImages, func(key string, raw []byte) error {
-		var r record
-		err := meta.Decode(bucketImages, key, raw, &r)
+		r, err := decodeRecord(key, raw)
+		if err != nil {
+			c.bad = append(c.bad, err)
+			return nil
+		}
 		c.images[digest.Digest(key)] = r
-		return err
+		return nil
 	})
 	if err == nil {
 		err = tx.Each(bucketPulls, func(key string, raw []byte) error {
 			var u unfinished
-			err := meta.Decode(bucketPulls, key, raw, &u)
+			if err := meta.Decode(bucketPulls, key, raw, &u); err != nil {
+				c.bad = append(c.bad, err)
+				return nil
+			}
 			c.pulls[digest.Digest(key)] = u
-			return err
+			return nil
 		})
 	}
 	for bucket, names := range map[string]map[string]digest.Digest{bucketTags: c.tags, bucketDigests: c.digests} {
@@ -53,12 +71,29 @@ func catalogOf(tx *meta.Tx) (catalog, error) {
 		}
 		err = tx.Each(bucket, func(key string, raw []byte) error {
 			var id digest.Digest
-			err := meta.Decode(bucket, key, raw, &id)
+			if err := meta.Decode(bucket, key, raw, &id); err != nil {
+				c.bad = append(c.bad, err)
+				return nil
+			}
 			names[key] = id
-			return err
+			return nil
 		})
 	}
 	return c, err
+}
+
+// decodeRecord reads the record of an image; digests that are none would lead to files outside of the store.
+func decodeRecord(key string, raw []byte) (record, error) {
+	var r record
+	err := meta.Decode(bucketImages, key, raw, &r)
+	for _, d := range append(append([]digest.Digest{digest.Digest(key), r.Manifest.Digest}, r.Blobs...), r.Layers...) {
+		if err == nil {
+			if _, derr := ref.ParseDigest(d.String()); derr != nil {
+				err = errdef.New(errdef.DataLoss, "read record %s/%s: %w", bucketImages, key, derr)
+			}
+		}
+	}
+	return r, err
 }
 
 // namesOf returns the canonical names of an image in order.
@@ -145,7 +180,7 @@ func printable(s string) string {
 
 // Resolve finds an image by name[:tag], name@digest, ID or short ID. errdef.NotFound: "No such image: X".
 func (s *Store) Resolve(name string) (Image, error) {
-	c, err := s.catalog()
+	c, err := s.readable()
 	if err != nil {
 		return Image{}, err
 	}
@@ -161,28 +196,33 @@ func (s *Store) describe(c catalog, id digest.Digest) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	return c.withNames(img), nil
+}
+
+func (c catalog) withNames(img Image) Image {
+	id := img.ID
 	for _, n := range namesOf(c.tags, id) {
 		img.RepoTags = append(img.RepoTags, familiar(n))
 	}
 	for _, n := range namesOf(c.digests, id) {
 		img.RepoDigests = append(img.RepoDigests, familiar(n))
 	}
-	return img, nil
+	return img
 }
 
-// List returns every image, the youngest first.
+// List returns every image, the youngest first. Of one whose files are damaged it says what the record does.
 func (s *Store) List() ([]Image, error) {
-	c, err := s.catalog()
+	c, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
 	var all []Image
-	for id := range c.images {
-		img, err := s.describe(c, id)
+	for id, r := range c.images {
+		img, err := s.load(id, r)
 		if err != nil {
-			return nil, err
+			img = Image{ID: id, Manifest: r.Manifest, DiffIDs: r.Layers, Created: r.Created, Added: r.Added, Platform: r.Platform}
 		}
-		all = append(all, img)
+		all = append(all, c.withNames(img))
 	}
 	slices.SortFunc(all, func(a, b Image) int {
 		if n := b.Created.Compare(a.Created); n != 0 {

@@ -27,6 +27,17 @@ type Damage struct {
 	Tar        bool // the tar itself: only the same bytes from elsewhere help (Replace); all else follows from it (Mend)
 }
 
+// Dir is the folder of a layer.
+func Dir(s *Store, id digest.Digest) string { return s.path(id) }
+
+// Tree is what a layer's tar says.
+func Tree(s *Store, id digest.Digest) (*tree.Inode, error) {
+	if err := check(id); err != nil {
+		return nil, err
+	}
+	return s.tree(id)
+}
+
 // derived is what a tar says, read anew.
 type derived struct {
 	info Info

@@ -6,6 +6,7 @@
 package meta
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,14 +69,19 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// walk touches every page that is in use.
+// walk touches every page that is in use. Keys out of order are in the wrong place.
 func (d *DB) walk() error {
 	return d.b.View(func(t *bbolt.Tx) error {
-		return t.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, v []byte) error {
+		return t.ForEach(func(name []byte, b *bbolt.Bucket) error {
+			var last []byte
+			return b.ForEach(func(k, v []byte) error {
 				if len(v) > 0 {
 					_ = v[len(v)-1] // may be on another page
 				}
+				if last != nil && bytes.Compare(last, k) >= 0 {
+					return fmt.Errorf("%w: keys of bucket %.40q are out of order", errDamaged, name)
+				}
+				last = append(last[:0], k...)
 				return nil
 			})
 		})
@@ -127,6 +133,23 @@ func (d *DB) Each(bucket string, fn func(key string, raw []byte) error) error {
 	}
 	return nil
 }
+
+// Buckets calls fn with the name of every bucket, in order.
+func (d *DB) Buckets(fn func(bucket string) error) error {
+	var names []string
+	err := d.b.View(func(t *bbolt.Tx) error {
+		return t.ForEach(func(name []byte, _ *bbolt.Bucket) error { names = append(names, string(name)); return nil })
+	})
+	for _, n := range names {
+		if err == nil {
+			err = fn(n)
+		}
+	}
+	return err
+}
+
+// Check reads the file through again, as Open did.
+func (d *DB) Check() error { return guard(d.walk) }
 
 // Update runs fn in one read-write transaction, committed durably when fn returns nil. Updates run one after the other; fn
 // must use its Tx only, never the DB.

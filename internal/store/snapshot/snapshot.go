@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/du"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer"
@@ -63,6 +64,9 @@ func Open(dir string, layers *layer.Store) (*Store, error) {
 func (s *Store) path(id string, name ...string) string {
 	return filepath.Join(append([]string{s.dir, id}, name...)...)
 }
+
+// Dir is the folder of a snapshot.
+func (s *Store) Dir(id string) string { return s.path(id) }
 
 func check(id string) error {
 	if id == "" || len(id) > 128 || strings.HasPrefix(id, ".") || strings.ContainsAny(id, "/\x00") {
@@ -259,35 +263,13 @@ func (s *Store) Usage(id string) (bytes int64, inodes int64, err error) {
 	if err := check(id); err != nil {
 		return 0, 0, err
 	}
-	type inode struct{ dev, ino uint64 }
-	seen := map[inode]struct{}{}
-	err = filepath.WalkDir(s.path(id, upperDir), func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) && path != s.path(id, upperDir) {
-				return nil
-			}
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return nil
-		}
-		if st.Nlink > 1 && !d.IsDir() {
-			k := inode{uint64(st.Dev), st.Ino}
-			if _, dup := seen[k]; dup {
-				return nil
-			}
-			seen[k] = struct{}{}
-		}
-		bytes += st.Blocks * 512
-		inodes++
-		return nil
-	})
+	var c du.Counter
+	err = c.Add(s.path(id, upperDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("measure snapshot %s: %w", id, err)
 	}
-	return bytes, inodes, nil
+	return c.Bytes, c.Inodes, nil
 }

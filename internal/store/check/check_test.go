@@ -1,0 +1,278 @@
+package check_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/store/check"
+	"github.com/dhow-containers/dhow/internal/store/content"
+	"github.com/dhow-containers/dhow/internal/store/image"
+	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	"github.com/dhow-containers/dhow/internal/store/snapshot"
+	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
+)
+
+// rig is a data root.
+type rig struct {
+	t    *testing.T
+	c    check.Config
+	hub  *kit.Hostile
+	img  *kit.Image
+	name string
+	used map[string][]string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, hub: kit.StartHostile(t), used: map[string][]string{}}
+	dir := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	r.c = check.Config{Root: dir, Users: func(id string) []string { return r.used[id] }}
+	r.c.DB, err = meta.Open(filepath.Join(dir, "meta.db"))
+	must(err)
+	t.Cleanup(func() { r.c.DB.Close() })
+	r.c.Content, err = content.Open(filepath.Join(dir, "content"))
+	must(err)
+	r.c.Layers, err = layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: layer.FormErofs})
+	must(err)
+	r.c.Snapshots, err = snapshot.Open(filepath.Join(dir, "snapshots"), r.c.Layers)
+	must(err)
+	r.c.Images, err = image.Open(image.Config{DB: r.c.DB, Content: r.c.Content, Layers: r.c.Layers, Registry: registry.New(registry.Config{Attempts: 1})})
+	must(err)
+	r.img = kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("a", strings.Repeat("one\n", 1000))), kit.Tar(t, kit.Text("b", "two\n"))}})
+	r.name = r.hub.Serve("app:1", kit.Index(t, r.img, kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("c", "other"))}})))
+	_, err = r.c.Images.Pull(t.Context(), r.name, image.PullOptions{})
+	must(err)
+	_, err = r.c.Layers.Merge(t.Context(), r.img.DiffIDs)
+	must(err)
+	return r
+}
+
+// run checks, or repairs, and returns what was found.
+func (r *rig) run(repair bool) (found []check.Finding, sum check.Summary) {
+	r.t.Helper()
+	c := r.c
+	c.Repair, c.Report = repair, func(f check.Finding) { found = append(found, f) }
+	sum, err := check.Run(context.Background(), c)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return found, sum
+}
+
+func (r *rig) sound() {
+	r.t.Helper()
+	if found, _ := r.run(false); len(found) > 0 {
+		r.t.Fatalf("not sound: %+v", found)
+	}
+}
+
+func (r *rig) flip(path string) {
+	r.t.Helper()
+	p := filepath.Join(r.c.Root, path)
+	raw, err := os.ReadFile(p)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	raw[len(raw)/3] ^= 2
+	if err := os.WriteFile(p, raw, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// asked is what the registry was asked for since it was asked last, without pings.
+func (r *rig) asked() (out []string) {
+	for _, s := range r.hub.Seen() {
+		if _, what, ok := strings.Cut(s.Path, "/v2/app/"); ok {
+			out = append(out, what)
+		}
+	}
+	return out
+}
+
+// TestFlipped flips a bit in each kind of file. The check names that file and changes nothing; the repair fetches exactly what is damaged.
+func TestFlipped(t *testing.T) {
+	r := newRig(t)
+	r.sound()
+	first, id := r.img.DiffIDs[0].Encoded(), r.img.ID.Encoded()
+	top := r.img.Top.Desc().Digest.Encoded()
+	rec, _ := r.c.Images.Resolve(r.name)
+	index := strings.TrimPrefix(rec.RepoDigests[0][strings.Index(rec.RepoDigests[0], "@")+1:], "sha256:")
+	for path, want := range map[string][]string{
+		"content/blobs/sha256/" + id:                                                     {"blobs/sha256:" + id},
+		"content/blobs/sha256/" + top:                                                    {"manifests/sha256:" + top},
+		"content/blobs/sha256/" + index:                                                  {"manifests/sha256:" + index},
+		"layers/sha256/" + first + "/layer.tar":                                          {"blobs/" + r.img.Manifest.Layers[0].Digest.String()},
+		"layers/sha256/" + first + "/tree.bin":                                           nil,
+		"layers/sha256/" + first + "/index.erofs":                                        nil,
+		"layers/sha256/" + first + "/info.json":                                          nil,
+		"layers/merged/" + layer.ChainID(r.img.DiffIDs).Encoded() + ".erofs/index.erofs": nil,
+		"layers/merged/" + layer.ChainID(r.img.DiffIDs).Encoded() + ".erofs/info.json":   nil,
+		"content/index.json":                                                             nil,
+	} {
+		t.Run(path, func(t *testing.T) {
+			r.t = t
+			if _, err := r.c.Layers.Merge(t.Context(), r.img.DiffIDs); err != nil { // what a repair took away
+				t.Fatal(err)
+			}
+			r.flip(path)
+			before := len(r.asked())
+			found, _ := r.run(false)
+			if len(found) == 0 || found[0].Path != path || found[0].Repaired || !strings.HasPrefix(found[0].Advice, "dhow system check --repair ") {
+				t.Fatalf("found %+v", found)
+			}
+			if got := r.asked()[before:]; len(got) > 0 {
+				t.Errorf("a check asked the registry for %v", got)
+			}
+			found, sum := r.run(true)
+			if sum.Found != sum.Repaired || found[0].Path != path {
+				t.Fatalf("not repaired: %+v", found)
+			}
+			if got := r.asked()[before:]; !slices.Equal(got, want) {
+				t.Errorf("the registry was asked for %v, want %v", got, want)
+			}
+			r.sound()
+		})
+	}
+	r.t = t
+	if left, _ := os.ReadDir(filepath.Join(r.c.Root, "quarantine")); len(left) > 0 {
+		t.Errorf("%d files in quarantine", len(left))
+	}
+}
+
+// TestRecords: a damaged record of an image is made anew, a name that leads nowhere goes, and one bad record hides no other image.
+func TestRecords(t *testing.T) {
+	r := newRig(t)
+	local, err := r.c.Images.AddLocal(t.Context(), "mine:1", dockerspec.DockerOCIImage{}, bytes.NewReader(kit.Tar(t, kit.Text("x", "y"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := r.c.Images.List()
+	r.put("images", r.img.ID.String(), `{"Manifest":{"mediaType":"x","digest":"sha256:nonsense","size":3}}`)
+	if all, err := r.c.Images.List(); err != nil || len(all) != 1 || all[0].ID != local.ID {
+		t.Fatalf("with one damaged record: %v %v", all, err)
+	}
+	if _, _, err := r.c.Images.Remove("mine:1", false, nil); err == nil || !strings.Contains(err.Error(), "dhow system check --repair") {
+		t.Fatalf("what is live is not known, and yet: %v", err)
+	}
+	found, _ := r.run(false)
+	if len(found) == 0 || found[0].Kind != check.Record || found[0].Object != "images/"+r.img.ID.String() {
+		t.Fatalf("%+v", found)
+	}
+	if slices.ContainsFunc(found, func(f check.Finding) bool { return f.Kind == check.Stray }) {
+		t.Fatalf("strays while a record cannot be read: %+v", found)
+	}
+	r.run(true)
+	r.sound()
+	after, _ := r.c.Images.List()
+	for i := range after {
+		after[i].Added = before[i].Added
+	}
+	a, _ := json.Marshal(before)
+	b, _ := json.Marshal(after)
+	if !bytes.Equal(a, b) {
+		t.Errorf("before %s\nafter  %s", a, b)
+	}
+
+	r.put("image-tags", "docker.io/library/ghost:latest", `"sha256:`+strings.Repeat("0", 64)+`"`)
+	r.put("image-digests", "docker.io/library/ghost@sha256:"+strings.Repeat("0", 64), `{"no":1}`)
+	if found, _ = r.run(false); len(found) != 2 || found[0].Kind != check.Name || found[1].Kind != check.Name {
+		t.Fatalf("%+v", found)
+	}
+	r.run(true)
+	r.sound()
+}
+
+// put writes a raw record.
+func (r *rig) put(bucket, key, raw string) {
+	r.t.Helper()
+	if err := r.c.DB.Put(bucket, key, json.RawMessage(raw)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestBeyondRepair: what nobody has any more goes into quarantine with its image, so that it can be pulled again; not while a container uses it.
+func TestBeyondRepair(t *testing.T) {
+	r := newRig(t)
+	r.hub.Fault("blob", func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotFound); return true })
+	path := "layers/sha256/" + r.img.DiffIDs[0].Encoded() + "/layer.tar"
+	r.flip(path)
+	r.used[r.img.ID.String()] = []string{"c0ffee"}
+	found, sum := r.run(true)
+	if sum.Repaired != 0 || len(found) != 2 || found[0].Kind != check.Layer || found[1].Kind != check.Image || !strings.Contains(found[1].Advice, "container c0ffee") {
+		t.Fatalf("%+v", found)
+	}
+	if _, err := r.c.Images.Resolve(r.name); err != nil {
+		t.Fatal(err)
+	}
+	delete(r.used, r.img.ID.String())
+	found, _ = r.run(true)
+	if len(found) != 2 || !found[1].Repaired {
+		t.Fatalf("%+v", found)
+	}
+	r.sound()
+	if _, err := r.c.Images.Resolve(r.name); err == nil {
+		t.Error("the image is still there")
+	}
+	if left, _ := os.ReadDir(filepath.Join(r.c.Root, "quarantine")); len(left) != 1 {
+		t.Errorf("%d in quarantine, want the layer", len(left))
+	}
+	r.hub.Fault("blob", nil)
+	if _, err := r.c.Images.Pull(t.Context(), r.name, image.PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.sound()
+}
+
+// TestStrays: what nobody refers to is named, and removed by the repair; what is none of ours is moved away.
+func TestStrays(t *testing.T) {
+	r := newRig(t)
+	raw := []byte("nobody's")
+	if err := r.c.Content.Put(t.Context(), digest.FromBytes(raw), -1, bytes.NewReader(raw)); err != nil {
+		t.Fatal(err)
+	}
+	tar := kit.Tar(t, kit.Text("left", "over"))
+	if _, err := r.c.Layers.Ingest(t.Context(), digest.FromBytes(tar), bytes.NewReader(tar)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.c.Root, "content/blobs/sha256/notes.txt"), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"aaaa", "bbbb"} {
+		if _, err := r.c.Snapshots.Prepare(t.Context(), id, r.img.DiffIDs); err != nil {
+			t.Skipf("no snapshots: %v", err)
+		}
+	}
+	old := time.Now().Add(-time.Hour)
+	os.Chtimes(r.c.Snapshots.Dir("aaaa"), old, old) // bbbb may be a container's that is being made
+	found, sum := r.run(false)
+	if sum.Found != 4 || slices.ContainsFunc(found, func(f check.Finding) bool { return f.Kind != check.Stray }) {
+		t.Fatalf("%+v", found)
+	}
+	if found, sum = r.run(true); sum.Repaired != 4 {
+		t.Fatalf("%+v", found)
+	}
+	r.sound()
+	if _, err := r.c.Snapshots.Chain("bbbb"); err != nil {
+		t.Error(err)
+	}
+}

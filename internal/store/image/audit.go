@@ -1,0 +1,165 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/store/meta"
+)
+
+// Ledger is the records of a Store, for those who compare them with the disk and mend them.
+type Ledger struct{ s *Store }
+
+// LedgerOf opens the ledger of a Store.
+func LedgerOf(s *Store) Ledger { return Ledger{s} }
+
+// Record is an image as it is on record.
+type Record struct {
+	ID            digest.Digest
+	Manifest      ocispec.Descriptor
+	Blobs, Layers []digest.Digest
+	Tags, Digests []string // canonical
+	From          []string // names, canonical, under which a registry should have it
+}
+
+// Audit calls fn with everything on record, and with what must stay, while nothing is recorded, removed or begun to be pulled. fn must not
+// call the Store. Until the batch is closed, what is on record stays. bad are the records that cannot be read: what they need is in neither.
+func (l Ledger) Audit(fn func(all []Record, live Live, bad []error) error) (*Batch, error) {
+	s := l.s
+	b := s.Begin()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.readable()
+	if err != nil {
+		return nil, err
+	}
+	for d := range c.live(nil) {
+		b.pinned[d] = true
+		s.pins[d]++
+	}
+	var all []Record
+	for id, r := range c.images {
+		all = append(all, Record{ID: id, Manifest: r.Manifest, Blobs: r.Blobs, Layers: r.Layers, Tags: namesOf(c.tags, id), Digests: namesOf(c.digests, id), From: c.sources(id)})
+	}
+	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.ID.String(), b.ID.String()) })
+	return b, fn(all, Live{c.live(s.pins), c.chains()}, c.bad)
+}
+
+// sources are the names under which a registry should have an image: those it came or went by, else its tags, where it was not made here.
+func (c catalog) sources(id digest.Digest) []string {
+	names := namesOf(c.digests, id)
+	if len(names) == 0 && !c.images[id].Local {
+		names = namesOf(c.tags, id)
+	}
+	return names
+}
+
+// Adopt makes an image's record anew from its config and a manifest that names it, both on disk.
+func (l Ledger) Adopt(id digest.Digest) error {
+	s := l.s
+	raw, err := s.c.Content.Read(id, manifest.MaxSize)
+	if err != nil {
+		return err
+	}
+	cfg, err := manifest.DecodeConfig(raw)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	docs, err := readDocuments(s)
+	if err != nil {
+		return err
+	}
+	r, err := docs.recordOf(id, cfg)
+	if err != nil {
+		return err
+	}
+	for _, d := range r.Layers {
+		if _, err := s.c.Layers.Info(d); err != nil {
+			return err
+		}
+	}
+	return s.c.DB.Put(bucketImages, id.String(), r)
+}
+
+// Forget takes names away that lead to no image, and records that cannot be read.
+func (l Ledger) Forget(bucket, key string) error {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.c.DB.Delete(bucket, key); err != nil {
+		return err
+	}
+	return s.writeIndex()
+}
+
+// Drop removes an image whatever names it has, as Remove by force does, where nothing uses it.
+func (l Ledger) Drop(id digest.Digest) error {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return err
+	}
+	_, _, err = s.apply(c, change{tags: namesOf(c.tags, id), digests: namesOf(c.digests, id), images: []digest.Digest{id}})
+	return err
+}
+
+// Buckets are those of this store, for whoever reads the records one by one: of images, of names, of pulls that have not ended well.
+func Buckets() (images string, names []string, pulls string) {
+	return bucketImages, []string{bucketTags, bucketDigests}, bucketPulls
+}
+
+// CheckRecord tells whether a raw record of an image or an unfinished pull can be read.
+func CheckRecord(bucket, key string, raw []byte) error {
+	if bucket == bucketPulls {
+		return meta.Decode(bucket, key, raw, &unfinished{})
+	}
+	_, err := decodeRecord(key, raw)
+	return err
+}
+
+// CheckName tells whether a raw tag or digest can be read, and which image it names.
+func CheckName(bucket, key string, raw []byte) (id digest.Digest, err error) {
+	return id, meta.Decode(bucket, key, raw, &id)
+}
+
+// LayerBlobs are the layers of an image as its manifest has them, base first.
+func (l Ledger) LayerBlobs(img Image) ([]ocispec.Descriptor, error) {
+	s := l.s
+	raw, err := s.c.Content.Read(img.Manifest.Digest, manifest.MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: manifest: %w", img.ID, err)
+	}
+	doc, err := manifest.Decode(raw, img.Manifest.MediaType)
+	if err == nil && (doc.Manifest == nil || len(doc.Manifest.Layers) != len(img.DiffIDs)) {
+		err = errdef.New(errdef.DataLoss, "its manifest does not fit its layers")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", img.ID, err)
+	}
+	return doc.Manifest.Layers, nil
+}
+
+// CheckIndex compares the layout's index.json with the records, errdef.DataLoss when they differ; mend writes it anew.
+func (l Ledger) CheckIndex(mend bool) error {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mend {
+		return s.writeIndex()
+	}
+	c, err := s.readable()
+	if err != nil {
+		return err
+	}
+	return s.c.Content.CheckIndex(c.index())
+}
