@@ -87,7 +87,7 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	c := &Container{root: o.Root, spec: o.Spec, State: state.State{Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(&o),
-		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations, SharedPids: SharesPids(o.Spec)}}
+		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations, SharedPids: SharesPids(o.Spec), Keyring: in.Keyring}}
 	if in.Unit != nil {
 		c.State.Unit, c.State.UserUnit = in.Unit.Name, in.Unit.User
 	}

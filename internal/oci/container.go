@@ -284,7 +284,7 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 		return in, nil, err
 	}
 	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Pid: c.State.Pid, Namespaces: ns, Cgroups: dirs, Resctrl: c.State.Resctrl,
-		NoNewKeyring: c.State.NoNewKeyring}, func() { init.Pidfd.Close() }, nil
+		Keyring: keyringOf(&c.State)}, func() { init.Pidfd.Close() }, nil
 }
 
 // differing returns the clone flags of the namespaces that a process does not share with us.

@@ -314,27 +314,6 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// The processes of a container share one session keyring.
-func TestKeyring(t *testing.T) {
-	b := newBox(t)
-	c := b.sleeping()
-	out := newOutput(t)
-	p := *b.spec.Process
-	p.Args = []string{"sleep", "1000"}
-	proc, err := c.Exec(ExecOptions{Process: &p, Stdio: [3]*os.File{nil, out.w, out.w}})
-	check(t, err)
-	out.w.Close()
-	keys, err := os.ReadFile("/proc/keys")
-	check(t, err)
-	if n := strings.Count(string(keys), "_ses."+b.id); n > 1 {
-		t.Errorf("%d keyrings of the container", n)
-	} else if n == 0 {
-		t.Log("keyrings of others are not shown here")
-	}
-	check(t, unix.Kill(proc.Pid, unix.SIGKILL))
-	wait(t, proc)
-}
-
 func TestSysctl(t *testing.T) {
 	for _, user := range []bool{false, true} {
 		b := newBox(t, "sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/shmmni /proc/sys/kernel/domainname")

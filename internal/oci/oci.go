@@ -176,7 +176,10 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	if o.Rootless != nil {
 		f.Rootless = *o.Rootless
 	}
-	in := compile.Input{ID: o.ID, Bundle: o.Bundle, Spec: o.Spec, Rootfs: o.Rootfs, Facts: f, MountsFile: filepath.Join(o.Root, o.ID, state.Mounts), NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring}
+	in := compile.Input{ID: o.ID, Bundle: o.Bundle, Spec: o.Spec, Rootfs: o.Rootfs, Facts: f, MountsFile: filepath.Join(o.Root, o.ID, state.Mounts), NoPivot: o.NoPivot}
+	if in.Keyring, err = keyringName(o); err != nil {
+		return in, nothing, err
+	}
 	if err := place(o, &in); err != nil {
 		return in, nothing, err
 	}
@@ -242,7 +245,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	c.State = state.State{
 		Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(o), Created: time.Now().UTC(),
 		CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations,
-		NoNewKeyring: o.NoNewKeyring, SharedPids: SharesPids(o.Spec), Notify: notifyFolder(o, dir),
+		NoNewKeyring: o.NoNewKeyring, Keyring: in.Keyring, SharedPids: SharesPids(o.Spec), Notify: notifyFolder(o, dir),
 	}
 	c.State.Resctrl, c.State.Removes = compile.ResctrlDirs(&in)
 	h := o.Spec.Hooks

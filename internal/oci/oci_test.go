@@ -35,6 +35,8 @@ type box struct {
 	spec *bundle.Spec
 	warn func(string)
 	host facts.Host
+	// noKeyring: no session keyring of its own
+	noKeyring bool
 }
 
 const testConfig = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"hostname":"box",
@@ -117,7 +119,7 @@ func (b *box) create() (*Container, *output, error) {
 	out := newOutput(b.t)
 	null, err := os.Open(os.DevNull)
 	check(b.t, err)
-	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}, Warn: b.warn, Host: b.host})
+	c, err := Create(CreateOptions{ID: b.id, Root: b.root, Bundle: b.dir, Spec: b.spec, Stdio: [3]*os.File{null, out.w, out.w}, Warn: b.warn, Host: b.host, NoNewKeyring: b.noKeyring})
 	null.Close()
 	out.w.Close()
 	return c, out, err

@@ -38,6 +38,7 @@ const (
 const (
 	RESOLVE_NO_XDEV       = 0x1
 	RESOLVE_NO_MAGICLINKS = 0x2
+	RESOLVE_NO_SYMLINKS   = 0x4
 	RESOLVE_IN_ROOT       = 0x10
 )
 
@@ -130,25 +131,26 @@ type Errno uint16
 
 // The errnos that programs tolerate or report.
 const (
-	EPERM   Errno = 1
-	ENOENT  Errno = 2
-	EINTR   Errno = 4
-	EIO     Errno = 5
-	ENXIO   Errno = 6
-	ENOEXEC Errno = 8
-	EAGAIN  Errno = 11
-	ENOMEM  Errno = 12
-	EACCES  Errno = 13
-	EBUSY   Errno = 16
-	EEXIST  Errno = 17
-	ENODEV  Errno = 19
-	ENOTDIR Errno = 20
-	EISDIR  Errno = 21
-	EINVAL  Errno = 22
-	ENOTTY  Errno = 25
-	EROFS   Errno = 30
-	ENOSYS  Errno = 38
-	ELOOP   Errno = 40
+	EPERM        Errno = 1
+	ENOENT       Errno = 2
+	EINTR        Errno = 4
+	EIO          Errno = 5
+	ENXIO        Errno = 6
+	ENOEXEC      Errno = 8
+	EAGAIN       Errno = 11
+	ENOMEM       Errno = 12
+	EACCES       Errno = 13
+	EBUSY        Errno = 16
+	EEXIST       Errno = 17
+	ENODEV       Errno = 19
+	ENOTDIR      Errno = 20
+	EISDIR       Errno = 21
+	EINVAL       Errno = 22
+	ENOTTY       Errno = 25
+	EROFS        Errno = 30
+	ENAMETOOLONG Errno = 36
+	ENOSYS       Errno = 38
+	ELOOP        Errno = 40
 )
 
 // Name returns the symbol of the errnos above, or "" for another.
@@ -188,6 +190,8 @@ func (e Errno) Name() string {
 		return "ENOTTY"
 	case EROFS:
 		return "EROFS"
+	case ENAMETOOLONG:
+		return "ENAMETOOLONG"
 	case ENOSYS:
 		return "ENOSYS"
 	case ELOOP:

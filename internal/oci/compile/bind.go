@@ -202,6 +202,7 @@ func (c binder) bindMount(name string, i int, o options) error {
 		c.expectNotProc(m.Destination, target)
 	}
 	c.move(fd, target)
+	c.mounted(m, fd)
 	return nil
 }
 

@@ -298,7 +298,7 @@ func deviceProgramName() []byte {
 }
 
 // cgroupMount shows the container its own cgroups: on v2 the one hierarchy, on v1 a tmpfs with one folder a hierarchy.
-func (c mounter) cgroupMount(m specs.Mount, o options) error {
+func (c mounter) cgroupMount(m *specs.Mount, o options) error {
 	l := c.in.Facts.Cgroup
 	if c.in.noCgroups() {
 		c.mountNoCgroups(m, o)
@@ -315,7 +315,7 @@ func (c mounter) cgroupMount(m specs.Mount, o options) error {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "mode", "755", 0)
 	labeller(c).context(fs, nil)
 	top := c.fsmount("", fs, o.set&^u.MOUNT_ATTR_RDONLY)
-	c.attach(m.Destination, top, true)
+	c.attach(m, top)
 	// mount(2) takes one call where the calls above take six, and there are many hierarchies. Its target is a name in the tmpfs that was
 	// just made and that we stand in: nothing of the container's is resolved. The four flags have the same values in both interfaces.
 	flags := int64(o.set & (u.MS_RDONLY | u.MS_NOSUID | u.MS_NODEV | u.MS_NOEXEC))
@@ -353,17 +353,17 @@ func hierarchyName(h plan.Controller) string {
 	return strings.Join(h.Names, ",")
 }
 
-func (c mounter) mountCgroup2(m specs.Mount, o options) error {
+func (c mounter) mountCgroup2(m *specs.Mount, o options) error {
 	if c.ns.fresh&u.CLONE_NEWCGROUP == 0 {
 		return c.bindCgroups(m, o)
 	}
 	fd := c.fsmount("cgroup hierarchy on "+m.Destination, c.fsopen("", "cgroup2"), o.set)
-	c.attach(m.Destination, fd, true)
+	c.attach(m, fd)
 	return nil
 }
 
 // bindCgroups serves containers that share a cgroup namespace: they see their own folders only, by binds.
-func (c mounter) bindCgroups(m specs.Mount, o options) error {
+func (c mounter) bindCgroups(m *specs.Mount, o options) error {
 	dirs, err := plan.Dirs(c.in.Facts.Cgroup, c.in.CgroupPath)
 	if err != nil {
 		return err
@@ -371,13 +371,13 @@ func (c mounter) bindCgroups(m specs.Mount, o options) error {
 	if c.in.Facts.Cgroup.Mode == plan.V2 {
 		fd, _ := c.openTree("its own cgroup", 0, dirs[0].Path, false)
 		c.setAttr(fd, false, o.set, 0, 0)
-		c.attach(m.Destination, fd, true)
+		c.attach(m, fd)
 		return nil
 	}
 	fs := c.fsopen("", "tmpfs")
 	labeller(c).context(fs, nil)
 	top := c.fsmount("cgroup hierarchies on "+m.Destination, fs, o.set&^u.MOUNT_ATTR_RDONLY)
-	c.attach(m.Destination, top, true)
+	c.attach(m, top)
 	for _, d := range dirs {
 		name := "unified"
 		if !d.V2 {

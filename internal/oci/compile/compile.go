@@ -85,7 +85,7 @@ type Input struct {
 	// NoPivot moves the root in place of pivot_root(2); then HostKernelMounts says where proc and sysfs are mounted.
 	NoPivot          bool
 	HostKernelMounts []string
-	NoNewKeyring     bool // stay in the caller's session keyring
+	Keyring          string // name of the session keyring; empty: stay in the caller's
 	Facts            Facts
 }
 
@@ -106,7 +106,8 @@ type compiler struct {
 	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
 	copy   [2]prog.Reg // the same for folders to be copied
 	host   fromHost
-	late   []prog.Reg // mounts that become read-only once all is in them
+	late   []prog.Reg          // mounts that become read-only once all is in them
+	placed map[string]prog.Reg // those of the config's that were made, by their destination
 	// procfs handles, once there are any: see proc
 	hostProc, ownProc prog.Reg
 }
@@ -148,7 +149,7 @@ func Compile(in Input) (*prog.Program, error) {
 	if err := validate(in.Spec, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{in: in, spec: in.Spec, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}, again: map[int]bool{}}}
+	c := &compiler{in: in, spec: in.Spec, placed: map[string]prog.Reg{}, host: fromHost{trees: map[int]prog.Reg{}, got: map[int]prog.Arg{}, again: map[int]bool{}}}
 	if l := in.Spec.Linux.MountLabel; l != "" && !in.Facts.SELinux {
 		c.Warn("linux.mountLabel: " + strconv.Quote(l) + ": SELinux is not enabled on this host; it is left out")
 	}

@@ -61,7 +61,7 @@ func golden(t *testing.T, file string) {
 		}
 		return nil
 	}
-	in := Input{ID: "demo", Bundle: "/b", CgroupPath: "/demo", MountsFile: "/run/demo/mounts", Spec: &bundle.Spec{}, Facts: testFacts()}
+	in := Input{ID: "demo", Bundle: "/b", CgroupPath: "/demo", Keyring: "_ses.demo.NAME", MountsFile: "/run/demo/mounts", Spec: &bundle.Spec{}, Facts: testFacts()}
 	must(t, json.Unmarshal([]byte(base), in.Spec))
 	must(t, json.Unmarshal(get("config.json"), in.Spec))
 	if b := get("facts.json"); b != nil {

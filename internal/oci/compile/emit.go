@@ -40,16 +40,8 @@ func (e *emitter) writeFile(note string, dir prog.Reg, path, value string, toler
 	e.Bind(done)
 }
 
-func (e *emitter) create(parent prog.Reg, name string, dir bool) {
-	if dir {
-		e.Call("make the mount point", prog.SysMkdirat, prog.R(parent), e.Str(name), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
-		return
-	}
-	e.Call("make the mount point", prog.SysMknodat, prog.R(parent), e.Str(name), prog.Imm(u.S_IFREG|0o644, "S_IFREG|0644"), prog.Imm(0)).Tolerate(u.EEXIST)
-}
-
-// ensure returns a handle to a path of the container, which is made where it is missing: every parent by handle, so that a
-// symbolic link in the image leads nowhere but inside the root.
+// ensure returns a handle to a path of the container, which is made where it is missing. A symbolic link in the image leads nowhere but
+// inside the root, and one to nothing has that made which it names, as with runc.
 func (e *emitter) ensure(dest string, dir bool) prog.Reg {
 	return e.ensureThen(dest, dir, func(prog.Reg) {})
 }
@@ -67,27 +59,13 @@ func (e *emitter) ensureThen(dest string, dir bool, found func(prog.Reg)) prog.R
 	found(out)
 	e.Jump(done)
 	e.Bind(missing)
-	parent := e.root
-	parts := strings.Split(dest[1:], "/")
-	for i, p := range parts {
-		here := "/" + strings.Join(parts[:i+1], "/")
-		if i == len(parts)-1 {
-			e.create(parent, p, dir)
-			_, last := e.openIn("", e.root, here, pathFlags, pathText)
-			last.To(out)
-			break
-		}
-		e.Call("", prog.SysMkdirat, prog.R(parent), e.Str(p), prog.Imm(0o755, "0755")).Tolerate(u.EEXIST)
-		parent, _ = e.openIn("", e.root, here, pathFlags, pathText)
+	kind := prog.Imm(0, "folder")
+	if !dir {
+		kind = prog.Imm(1, "file")
 	}
+	e.Emit(prog.Ins{Op: prog.Make, Args: [6]prog.Arg{prog.R(e.root), e.Str(dest[1:]), kind}, Out: out, Note: "make " + dest})
 	e.Bind(done)
 	return out
-}
-
-// attach moves a detached mount onto a path of the container, making the path where it is missing.
-func (e *emitter) attach(dest string, fd prog.Reg, dir bool) {
-	target := e.ensure(dest, dir)
-	e.move(fd, target)
 }
 
 func (e *emitter) move(fd, target prog.Reg) {

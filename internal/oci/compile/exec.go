@@ -24,9 +24,9 @@ type ExecInput struct {
 	Namespaces uint64
 	Cgroups    []plan.Dir
 	Scope      string // where set, the unit into which systemd moves the process, in place of joining Cgroups
-	// NoNewKeyring: as the container was created.
-	NoNewKeyring bool
-	Resctrl      []string // groups of resctrl that the container is in
+	// Keyring is the name of the container's session keyring; empty: stay in the caller's.
+	Keyring string
+	Resctrl []string // groups of resctrl that the container is in
 }
 
 // Exec returns the Program that enters the container: one setns(2) for all its namespaces, a second clone into its PID
@@ -37,7 +37,7 @@ func Exec(in ExecInput) (*prog.Program, error) {
 	if err := validate(&s, &in.Facts); err != nil {
 		return nil, err
 	}
-	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts, NoNewKeyring: in.NoNewKeyring}, exec: in.Namespaces}
+	c := &compiler{spec: &s, in: Input{ID: in.ID, Spec: &s, Facts: in.Facts, Keyring: in.Keyring}, exec: in.Namespaces}
 	if err := c.parseFilter(); err != nil {
 		return nil, err
 	}
@@ -149,10 +149,10 @@ func (c *compiler) execEnter(init prog.Reg, flags uint64, scope string) error {
 	}
 	c.Why("")
 	c.Call("", prog.SysSetsid)
-	entry{c}.keyring("the session keyring of the container")
 	if flags&u.CLONE_NEWUSER != 0 {
 		entry{c}.becomeRoot("linux.namespaces")
 		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
+	entry{c}.keyring("the session keyring of the container") // as the user to whom it belongs
 	return nil
 }

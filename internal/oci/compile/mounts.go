@@ -45,14 +45,14 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 	o.set, o.clear = o.set|o.rset, o.clear|o.rclear // a new file system has no mounts below
 	switch {
 	case o.remount:
-		return c.remount(m, o)
+		return c.remount(name, m, o)
 	case o.copyUp && m.Type != "tmpfs":
 		return invalid(name+".options", "tmpcopyup is tmpfs'")
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		if len(o.data) > 0 {
 			return invalid(name+".options", "%q is no option of a cgroup mount", o.data[0])
 		}
-		return c.cgroupMount(*m, o)
+		return c.cgroupMount(m, o)
 	case m.Type != "proc" && insideProc(m.Destination):
 		return errOverProc(name, m.Destination)
 	case m.Type == "":
@@ -63,19 +63,17 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 	if late { // folders, devices and mounts are still to come into it
 		now &^= u.MOUNT_ATTR_RDONLY
 	}
-	var fd prog.Reg
-	if !o.classic() {
-		fd = c.newMount(m, o, now)
+	newMount := c.newMount
+	if o.classic() {
+		newMount = c.classic
 	}
+	fd := newMount(m, o, now)
 	target, mode := c.cover(m, o, fd)
 	if m.Type != "proc" && !overProc(m.Destination) {
 		binder(c).expectNotProc(m.Destination, target)
 	}
-	if fd == 0 {
-		fd = c.classic(m, o, now, target)
-	} else {
-		c.move(fd, target)
-	}
+	c.move(fd, target)
+	c.mounted(m, fd)
 	if mode != 0 {
 		c.Call("as the folder below", prog.SysFchmodat, prog.R(fd), c.Str("."), prog.R(mode))
 	}
@@ -174,27 +172,62 @@ func (c mounter) copyUp(dest string, fd prog.Reg) {
 	c.Call("", prog.SysClose, prog.R(to))
 }
 
-// classic makes a mount by mount(2), for what the newer calls cannot say: two flags, and values of 256 bytes and more. The target is where
-// we stand: nothing of the container's is resolved.
-func (c mounter) classic(m *specs.Mount, o options, attr uint64, target prog.Reg) prog.Reg {
-	c.Call("", prog.SysFchdir, prog.R(target))
+// classic makes a mount by mount(2), for what the newer calls cannot say: two flags, and values of 256 bytes and more. It needs a place to
+// be taken from: a folder over the root that nobody else sees, so that no name of the container's is resolved.
+func (c mounter) classic(m *specs.Mount, o options, attr uint64) prog.Reg {
+	place := c.fsmount("a place nobody else sees", c.fsopen("", "tmpfs"), 0)
+	c.move(place, c.root)
+	c.Call("", prog.SysFchdir, prog.R(place))
+	c.Call("", prog.SysMkdirat, prog.R(place), c.Str("m"), prog.Imm(0o700, "0700"))
 	flags := int64(o.super | mountFlags(attr))
 	labelled := slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "context=") })
 	if l := mountLabel(c.compiler); l != "" && !labelled && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
 		o.data = append(o.data, `context="`+l+`"`)
 	}
-	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str("."), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),
+	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str("m"), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),
 		c.Str(strings.Join(o.data, ",")))
-	fd, _ := c.openIn("", c.root, m.Destination, pathFlags, pathText)
+	fd, _ := c.openTree("", place, "m", false)
+	c.Call("", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
 	return fd
 }
 
+// attach moves a detached mount of a folder to its destination, making the path where it is missing.
+func (c mounter) attach(m *specs.Mount, fd prog.Reg) {
+	c.move(fd, c.ensure(m.Destination, true))
+	c.mounted(m, fd)
+}
+
+// mounted notes what was mounted for a destination, for those who change it later. What it covers is out of sight.
+func (c *compiler) mounted(m *specs.Mount, fd prog.Reg) {
+	dest := path.Clean("/" + m.Destination)
+	for d := range c.placed {
+		if dest == "/" || strings.HasPrefix(d, dest+"/") {
+			delete(c.placed, d)
+		}
+	}
+	c.placed[dest] = fd
+}
+
 // remount changes a mount that is there: what is the mount's own by mount_setattr(2), with bind nothing else, the rest by telling the file
-// system (fspick(2)). What the options do not name stays.
-func (c mounter) remount(m *specs.Mount, o options) error {
-	target, _ := c.openIn("remount "+m.Destination, c.root, m.Destination, pathFlags, pathText)
-	if !o.bind && (len(o.data) > 0 || o.super|o.superClear != 0 || (o.set|o.clear)&u.MOUNT_ATTR_RDONLY != 0) {
-		fs, _ := c.CallR("", prog.SysFspick, prog.R(target), c.Str(""), prog.Imm(u.FSPICK_CLOEXEC|u.FSPICK_EMPTY_PATH, "CLOEXEC|EMPTY_PATH"))
+// system (fspick(2)). What the options do not name stays. A mount of the config's is known by its handle; another one is looked up, through
+// no link, and its file system, which may be the host's, stays as it is.
+func (c mounter) remount(name string, m *specs.Mount, o options) error {
+	dest := path.Clean("/" + m.Destination)
+	target := c.placed[dest]
+	if dest == "/" {
+		target = c.root
+	}
+	super := !o.bind && (len(o.data) > 0 || o.super|o.superClear != 0 || (o.set|o.clear)&u.MOUNT_ATTR_RDONLY != 0)
+	switch {
+	case target != 0:
+	case super:
+		return invalid(name+".options", "remount without bind changes the file system itself, and no mount before this one is at %s", dest)
+	default:
+		how := c.Bytes(prog.U64(pathFlags, 0, inRoot|u.RESOLVE_NO_SYMLINKS), "{"+pathText+", "+inRootText+"|NO_SYMLINKS}")
+		target, _ = c.CallR("remount "+dest, prog.SysOpenat2, prog.R(c.root), c.Str(rel(dest)), how, prog.Imm(24))
+	}
+	if super {
+		fs, _ := c.CallR("remount "+dest, prog.SysFspick, prog.R(target), c.Str(""), prog.Imm(u.FSPICK_CLOEXEC|u.FSPICK_EMPTY_PATH, "CLOEXEC|EMPTY_PATH"))
 		switch {
 		case o.set&u.MOUNT_ATTR_RDONLY != 0:
 			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)

@@ -290,19 +290,19 @@ func (c entry) insideNamespaces() {
 	c.keyring("a session keyring of its own")
 }
 
-// keyring joins the container's session keyring, or makes it. Who may join it by name is who may search it, which its user may not by
-// default (keyctl(2)).
+// keyring joins the container's session keyring, or makes it. Who may search it may join it by name (keyctl(2)), and that is every process
+// of its user, other containers' too: so nobody but processes inside sees it, and its name cannot be guessed.
 func (c entry) keyring(note string) {
-	if c.in.NoNewKeyring {
+	if c.in.Keyring == "" {
 		return
 	}
 	labeller(c).keyring()
 	c.Why("")
 	const edquot = 122 // as without
-	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str("_ses."+c.in.ID))
+	ring, at := c.CallR(note, prog.SysKeyctl, prog.Imm(u.KEYCTL_JOIN_SESSION, "KEYCTL_JOIN_SESSION_KEYRING"), c.Str(c.in.Keyring))
 	at.Tolerate(u.ENOSYS, u.EPERM, u.EACCES, edquot)
 	c.Call("processes started later may join it", prog.SysKeyctl, prog.Imm(u.KEYCTL_SETPERM, "KEYCTL_SETPERM"), prog.R(ring),
-		prog.Imm(0x3f1b0000, "possessor all, user view|read|search|link")).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, u.EINVAL)
+		prog.Imm(0x3f080000, "possessor all, user search")).Tolerate(u.ENOSYS, u.EPERM, u.EACCES, u.EINVAL)
 }
 
 // timeNamespace makes one and goes into it (time_namespaces(7)): unshare(2) makes it for children, the host sets the offsets, which is

@@ -101,7 +101,7 @@ func (c cgroupLane) rootlessLimits(r *specs.LinuxResources) (*specs.LinuxResourc
 }
 
 // mountNoCgroups shows a container that is in no cgroup of its own an empty folder.
-func (c mounter) mountNoCgroups(m specs.Mount, o options) {
+func (c mounter) mountNoCgroups(m *specs.Mount, o options) {
 	fd := c.fsmount("no cgroup is the container's: an empty "+m.Destination, c.fsopen("", "tmpfs"), o.set|u.MOUNT_ATTR_RDONLY)
-	c.attach(m.Destination, fd, true)
+	c.attach(m, fd)
 }

@@ -27,7 +27,7 @@ type op struct {
 	nr    uintptr
 	args  [6]uintptr
 	regs  uint8 // bit k: args[k] is a register number
-	again bool  // a signal can end the call with EAGAIN, too: the kernel's verifier of bpf(2)
+	again int   // so often an EAGAIN is tried again
 	out   uintptr
 	toler [2]uint64 // bit set of tolerated errnos below 128
 	next  int       // where to go on a tolerated errno
@@ -51,6 +51,7 @@ type machine struct {
 	shared      []byte // memory that the child writes for us to read
 	head        *header
 	times       []record // of a traced program
+	walk        *walk    // for Make; nil where there is none
 }
 
 // cloneArgs is struct clone_args of clone3(2).
@@ -166,6 +167,8 @@ func run(m *machine, i int) {
 			fork(m, i, o)
 		case prog.Keep:
 			keep(m, o)
+		case prog.Make:
+			m.regs[o.out] = makePath(m, i, o)
 		case prog.Park:
 			if o.args[2] == 0 {
 				send(m, msgParked, i, 0)
@@ -191,9 +194,13 @@ func call(m *machine, o *op) (uintptr, uintptr) {
 			}
 		}
 	}
-	for {
+	for again := o.again; ; {
 		r, _, e := syscall.RawSyscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		if e != syscall.EINTR && (e != syscall.EAGAIN || !o.again) {
+		if e == syscall.EAGAIN && again > 0 {
+			again--
+			continue
+		}
+		if e != syscall.EINTR {
 			return r, uintptr(e)
 		}
 	}

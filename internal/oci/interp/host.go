@@ -102,9 +102,13 @@ func (r *Running) syscall(o *op) (uintptr, syscall.Errno) {
 			a[k] = r.m.regs[a[k]]
 		}
 	}
-	for {
+	for again := o.again; ; {
 		res, _, e := syscall.Syscall6(o.nr, a[0], a[1], a[2], a[3], a[4], a[5])
-		if e != syscall.EINTR && (e != syscall.EAGAIN || !o.again) {
+		if e == syscall.EAGAIN && again > 0 {
+			again--
+			continue
+		}
+		if e != syscall.EINTR {
 			return res, e
 		}
 	}

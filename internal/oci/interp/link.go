@@ -34,6 +34,9 @@ func link(p *prog.Program) *machine {
 		m.ops[i] = linkOne(&p.Ins[i], m, i)
 		m.parks = m.parks || p.Ins[i].Op == prog.Park
 		widest = max(widest, len(p.Ins[i].Keep))
+		if p.Ins[i].Op == prog.Make && m.walk == nil {
+			m.walk = new(walk)
+		}
 	}
 	m.low = make([]uintptr, widest+2)
 	return m
@@ -48,7 +51,7 @@ func linkOne(in *prog.Ins, m *machine, i int) op {
 		o.next = i + 1
 	}
 	if in.Op == prog.Syscall {
-		o.nr, o.again = in.Sys.Number(runtime.GOARCH), in.Sys == prog.SysBpf
+		o.nr, o.again = in.Sys.Number(runtime.GOARCH), again(in.Sys)
 	}
 	for k, a := range in.Args {
 		o.args[k] = uintptr(a.Val)
@@ -75,4 +78,13 @@ func linkOne(in *prog.Ins, m *machine, i int) op {
 		o.keep = append(o.keep, uintptr(r))
 	}
 	return o
+}
+
+// again is how often a call is made again that was ended by EAGAIN: bpf(2)'s verifier by a signal, openat2(2) below a folder by any mount or
+// renaming on the machine, when a link on its way has "..". Who renames all the time cannot hold us up for ever.
+func again(s prog.Sys) int {
+	if s == prog.SysBpf || s == prog.SysOpenat2 {
+		return 10000
+	}
+	return 0
 }

@@ -139,6 +139,8 @@ func opName(o Op) string {
 		return "net_device"
 	case UserNS:
 		return "user_ns"
+	case Make:
+		return "make"
 	case CopyUp:
 		return "copy_up"
 	}

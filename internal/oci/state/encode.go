@@ -43,6 +43,9 @@ func (s *State) encode() []byte {
 	if s.NoNewKeyring {
 		b = append(b, `,"no_new_keyring":true`...)
 	}
+	if s.Keyring != "" {
+		b = text(append(b, `,"keyring":`...), s.Keyring)
+	}
 	if s.NoHooks {
 		b = append(b, `,"no_hooks":true`...)
 	}
@@ -136,6 +139,8 @@ func (s *State) field(r *jsonread.Reader, key string) {
 		s.Annotations = r.Map()
 	case "no_new_keyring":
 		s.NoNewKeyring = r.Bool()
+	case "keyring":
+		s.Keyring = r.String()
 	case "no_hooks":
 		s.NoHooks = r.Bool()
 	case "shared_pids":

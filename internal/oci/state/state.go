@@ -61,6 +61,8 @@ type State struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// NoNewKeyring: execs stay in their caller's session keyring, too.
 	NoNewKeyring bool `json:"no_new_keyring,omitempty"`
+	// Keyring is the name of the session keyring of the container's processes. It cannot be guessed: who knows it may join.
+	Keyring string `json:"keyring,omitempty"`
 	// NoHooks: the config has neither poststart nor poststop hooks; it need not be read for them.
 	NoHooks bool `json:"no_hooks,omitempty"`
 	// SharedPids: the kernel does not end the other processes with the first, for they share somebody else's PID namespace.

@@ -18,7 +18,7 @@ func states() []State {
 		{
 			Version: "1.3.0", ID: "a_b.c", Bundle: `/b "<&>\é` + "\x01\u2028", Rootfs: "/r", Pid: 1 << 22, StartTime: 1<<64 - 1, Created: at, CgroupPath: "/x",
 			Cgroups:     []plan.Dir{{Controllers: []string{"cpu", "cpuacct"}, Mount: "/m", Path: "/m/x"}, {V2: true, Mount: "/u", Path: "/u/x"}},
-			Annotations: map[string]string{"b": "2", "a": "1\n"}, NoNewKeyring: true, NoHooks: true, SharedPids: true, Notify: "/n", Resctrl: []string{"/r"}, Removes: []string{"/r", "/s"}, Unit: "u.scope", UserUnit: true,
+			Annotations: map[string]string{"b": "2", "a": "1\n"}, NoNewKeyring: true, Keyring: "k", NoHooks: true, SharedPids: true, Notify: "/n", Resctrl: []string{"/r"}, Removes: []string{"/r", "/s"}, Unit: "u.scope", UserUnit: true,
 		},
 	}
 }
