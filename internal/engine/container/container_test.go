@@ -181,17 +181,3 @@ func TestRestartPolicy(t *testing.T) {
 		}
 	}
 }
-
-func TestParseTime(t *testing.T) {
-	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
-	for in, want := range map[string]time.Time{
-		"10m": now.Add(-10 * time.Minute), "1600000000": time.Unix(1600000000, 0), "1600000000.5": time.Unix(1600000000, 5e8), "2020-01-01T00:00:00Z": time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC),
-	} {
-		if got, err := parseTime(in, now); err != nil || !got.Equal(want) {
-			t.Errorf("%s: %v %v", in, got, err)
-		}
-	}
-	if _, err := parseTime("yesterday", now); !errdef.Is(err, errdef.InvalidArgument) {
-		t.Error(err)
-	}
-}

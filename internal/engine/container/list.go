@@ -201,7 +201,7 @@ func (f filters) one(ctx context.Context, key string, values []string) (test, er
 		return byExitCode(values)
 	case "label":
 		return func(r *api.Container) bool {
-			return !slices.ContainsFunc(values, func(v string) bool { return !hasLabel(r.Config.Labels, v) })
+			return api.Filters{"label": values}.Labelled(r.Config.Labels)
 		}, nil
 	case "ancestor":
 		ids := f.imageIDs(ctx, values)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -69,22 +67,16 @@ func (s *Service) Prune(ctx context.Context, f api.Filters) (container.PruneRepo
 			return out, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
 		}
 	}
-	var until time.Time
-	for _, v := range f["until"] {
-		t, err := parseTime(v, time.Now())
-		if err != nil {
-			return out, err
-		}
-		until = t
+	until, err := f.Until(time.Now())
+	if err != nil {
+		return out, err
 	}
 	for _, u := range s.table.all() {
 		rec := u.rec.Load()
 		if st := rec.Status(); st != container.StateCreated && st != container.StateExited && st != container.StateDead {
 			continue
 		}
-		unwanted := slices.ContainsFunc(f["label"], func(l string) bool { return !hasLabel(rec.Config.Labels, l) }) ||
-			slices.ContainsFunc(f["label!"], func(l string) bool { return hasLabel(rec.Config.Labels, l) })
-		if unwanted || !until.IsZero() && rec.Created.After(until) {
+		if !f.Labelled(rec.Config.Labels) || !until.IsZero() && rec.Created.After(until) {
 			continue
 		}
 		size, _ := s.Snapshots.Usage(u.id)
@@ -100,30 +92,4 @@ func (s *Service) Prune(ctx context.Context, f api.Filters) (container.PruneRepo
 	}
 	s.Events.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.SpaceReclaimed)})
 	return out, nil
-}
-
-func hasLabel(labels map[string]string, want string) bool {
-	k, v, given := strings.Cut(want, "=")
-	got, ok := labels[k]
-	return ok && (!given || got == v)
-}
-
-// parseTime reads Docker's ways to give a moment: a duration back from now, seconds since 1970, or a date.
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	whole, frac, _ := strings.Cut(s, ".")
-	if sec, err := strconv.ParseInt(whole, 10, 64); err == nil {
-		nsec, err := strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-		if err == nil {
-			return time.Unix(sec, nsec), nil
-		}
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, errdef.New(errdef.InvalidArgument, "invalid time %q: give a duration, seconds since 1970 or a date", s)
 }

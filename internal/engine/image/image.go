@@ -217,22 +217,21 @@ func (s *Service) inUse(id digest.Digest) []string { return s.Users(id.String())
 
 // Prune implements api.Images: nameless images, with dangling=false all that no container uses.
 func (s *Service) Prune(_ context.Context, f api.Filters) (dimage.PruneReport, error) {
-	o := store.PruneOptions{InUse: s.inUse}
-	for k, values := range f {
-		switch k {
-		case "dangling":
-			o.All = slices.ContainsFunc(values, func(v string) bool { return v == "false" || v == "0" })
-		case "label", "label!":
-			o.Labels = func(labels map[string]string) bool { return labelled(labels, f["label"], f["label!"]) }
-		case "until":
-			d, err := time.ParseDuration(values[0])
-			if err != nil {
-				return dimage.PruneReport{}, errdef.New(errdef.InvalidArgument, "invalid filter 'until=%s': give a duration such as 24h", values[0])
-			}
-			o.Until = time.Now().Add(-d)
-		default:
+	for k := range f {
+		if !slices.Contains([]string{"dangling", "label", "label!", "until"}, k) {
 			return dimage.PruneReport{}, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
 		}
+	}
+	dangling, err := f.Bool("dangling", true)
+	if err != nil {
+		return dimage.PruneReport{}, err
+	}
+	o := store.PruneOptions{InUse: s.inUse, All: !dangling}
+	if len(f["label"])+len(f["label!"]) > 0 {
+		o.Labels = f.Labelled
+	}
+	if o.Until, err = f.Until(time.Now()); err != nil {
+		return dimage.PruneReport{}, err
 	}
 	untagged, deleted, freed, err := s.Store.Prune(o)
 	out := dimage.PruneReport{ImagesDeleted: []dimage.DeleteResponse{}, SpaceReclaimed: uint64(max(freed, 0))}
@@ -244,15 +243,6 @@ func (s *Service) Prune(_ context.Context, f api.Filters) (dimage.PruneReport, e
 	}
 	s.Events.Publish(events.ImageEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(out.SpaceReclaimed)})
 	return out, err
-}
-
-func labelled(labels map[string]string, want, not []string) bool {
-	has := func(w string) bool {
-		k, v, given := strings.Cut(w, "=")
-		got, ok := labels[k]
-		return ok && (!given || got == v)
-	}
-	return !slices.ContainsFunc(want, func(w string) bool { return !has(w) }) && !slices.ContainsFunc(not, has)
 }
 
 // Login implements api.Images.

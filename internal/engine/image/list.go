@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	dimage "github.com/moby/moby/api/types/image"
 
@@ -19,9 +20,6 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 		if !slices.Contains([]string{"reference", "dangling", "label", "before", "since", "until"}, k) {
 			return nil, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
 		}
-		if k == "until" {
-			return nil, errdef.New(errdef.NotImplemented, "filter 'until' is not implemented for image lists")
-		}
 	}
 	keep, err := s.bounds(ctx, f)
 	if err != nil {
@@ -35,7 +33,8 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 	for _, img := range all {
 		tags, digests := img.RepoTags, img.RepoDigests
 		if len(f["reference"]) > 0 {
-			tags, digests = matching(tags, f["reference"]), matching(digests, f["reference"])
+			tags = matching(tags, f["reference"])
+			digests = slices.Compact(slices.Sorted(slices.Values(append(matching(digests, f["reference"]), ofTags(digests, tags)...))))
 			if len(tags)+len(digests) == 0 {
 				continue
 			}
@@ -54,9 +53,19 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 // bounds is the filters that look at an image alone.
 func (s *Service) bounds(ctx context.Context, f api.Filters) (func(store.Image) bool, error) {
 	var tests []func(store.Image) bool
-	for _, v := range f["dangling"] {
-		want := v == "true" || v == "1"
+	if len(f["dangling"]) > 0 {
+		want, err := f.Bool("dangling", true)
+		if err != nil {
+			return nil, err
+		}
 		tests = append(tests, func(i store.Image) bool { return (len(i.RepoTags) == 0) == want })
+	}
+	until, err := f.Until(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if !until.IsZero() {
+		tests = append(tests, func(i store.Image) bool { return i.Created.Before(until) })
 	}
 	for _, k := range []string{"before", "since"} {
 		for _, v := range f[k] {
@@ -69,12 +78,18 @@ func (s *Service) bounds(ctx context.Context, f api.Filters) (func(store.Image) 
 			})
 		}
 	}
-	if want := f["label"]; len(want) > 0 {
-		tests = append(tests, func(i store.Image) bool { return labelled(i.Config.Config.Labels, want, nil) })
-	}
+	tests = append(tests, func(i store.Image) bool { return f.Labelled(i.Config.Config.Labels) })
 	return func(i store.Image) bool {
 		return !slices.ContainsFunc(tests, func(t func(store.Image) bool) bool { return !t(i) })
 	}, nil
+}
+
+// ofTags keeps the digests of the repositories that the tags are of.
+func ofTags(digests, tags []string) []string {
+	return slices.DeleteFunc(slices.Clone(digests), func(d string) bool {
+		repo, _, _ := strings.Cut(d, "@")
+		return !slices.ContainsFunc(tags, func(t string) bool { return strings.HasPrefix(t, repo+":") })
+	})
 }
 
 // matching keeps the names that one of the patterns fits: the whole name, or the name without its tag or digest.

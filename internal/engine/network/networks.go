@@ -95,13 +95,7 @@ func (s *Service) match(n network.Network, f api.Filters) bool {
 		any("dangling", func(v string) bool {
 			return (v == "true" || v == "1") == (!n.Predefined && len(s.Net.Members(n.ID)) == 0)
 		}) &&
-		!slices.ContainsFunc(f["label"], func(v string) bool { return !labelled(n.Labels, v) })
-}
-
-func labelled(labels map[string]string, want string) bool {
-	k, v, given := strings.Cut(want, "=")
-	got, ok := labels[k]
-	return ok && (!given || got == v)
+		f.Labelled(n.Labels)
 }
 
 // Inspect implements api.Networks.
@@ -138,24 +132,17 @@ func (s *Service) Remove(_ context.Context, ref string) error {
 // Prune implements api.Networks: user-defined networks without containers.
 func (s *Service) Prune(_ context.Context, f api.Filters) (dnet.PruneReport, error) {
 	out := dnet.PruneReport{NetworksDeleted: []string{}}
-	var before time.Time
-	for k, v := range f {
-		switch k {
-		case "label", "label!":
-		case "until":
-			d, err := time.ParseDuration(v[0])
-			if err != nil {
-				return out, errdef.New(errdef.InvalidArgument, "invalid filter 'until=%s': give a duration such as 24h", v[0])
-			}
-			before = time.Now().Add(-d)
-		default:
+	for k := range f {
+		if !slices.Contains([]string{"label", "label!", "until"}, k) {
 			return out, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
 		}
 	}
+	before, err := f.Until(time.Now())
+	if err != nil {
+		return out, err
+	}
 	for _, n := range s.Net.List() {
-		unwanted := slices.ContainsFunc(f["label"], func(v string) bool { return !labelled(n.Labels, v) }) ||
-			slices.ContainsFunc(f["label!"], func(v string) bool { return labelled(n.Labels, v) })
-		if n.Predefined || unwanted || !before.IsZero() && n.Created.After(before) || len(s.Net.Members(n.ID)) > 0 {
+		if n.Predefined || !f.Labelled(n.Labels) || !before.IsZero() && n.Created.After(before) || len(s.Net.Members(n.ID)) > 0 {
 			continue
 		}
 		if err := s.Net.Remove(n.ID); errdef.Is(err, errdef.Conflict) || errdef.Is(err, errdef.Forbidden) {

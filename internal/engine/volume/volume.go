@@ -248,13 +248,7 @@ func (s *Service) match(v volume.Volume, f api.Filters) bool {
 		any("driver", func(x string) bool { return v.Driver == x }) &&
 		any("scope", func(x string) bool { return v.Scope == x }) &&
 		any("dangling", func(x string) bool { return (x == "true" || x == "1") == (len(s.holders[v.Name]) == 0) }) &&
-		!slices.ContainsFunc(f["label"], func(x string) bool { return !hasLabel(v.Labels, x) })
-}
-
-func hasLabel(labels map[string]string, want string) bool {
-	k, val, given := strings.Cut(want, "=")
-	got, ok := labels[k]
-	return ok && (!given || got == val)
+		f.Labelled(v.Labels)
 }
 
 // Inspect implements api.Volumes.
@@ -322,8 +316,7 @@ func (s *Service) Prune(_ context.Context, f api.Filters) (volume.PruneReport, e
 	for _, name := range slices.Sorted(maps.Keys(s.volumes)) {
 		v := s.volumes[name]
 		_, anonymous := v.Labels[AnonymousLabel]
-		unwanted := slices.ContainsFunc(f["label"], func(x string) bool { return !hasLabel(v.Labels, x) }) ||
-			slices.ContainsFunc(f["label!"], func(x string) bool { return hasLabel(v.Labels, x) })
+		unwanted := !f.Labelled(v.Labels)
 		if len(s.holders[name]) > 0 || !anonymous && !all || unwanted {
 			continue
 		}

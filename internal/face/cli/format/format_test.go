@@ -33,6 +33,25 @@ func TestNatural(t *testing.T) {
 	}
 }
 
+func TestTemplates(t *testing.T) {
+	row := map[string]any{"A": "a", "L": []string{"x", "y"}}
+	for in, want := range map[string]string{
+		`{{.A}}\t{{.A}}`:               "a\ta\n",
+		`{{join .L "\n"}}\n.`:          "x\ny\n.\n",
+		"{{join .L `\\t`}}":            "x\\ty\n",
+		`{{"}}\t"}}{{'\t'}}\t{{"\""}}`: "}}\t9\t\"\n",
+		`no action\tat all`:            "no action\tat all\n",
+	} {
+		var b bytes.Buffer
+		if err := (Table{}).Print(&b, in, false, []any{row}); err != nil || b.String() != want {
+			t.Errorf("%s: %q %v, want %q", in, b.String(), err, want)
+		}
+	}
+	if err := (Table{}).Print(&bytes.Buffer{}, `{{.A`, false, []any{row}); err == nil {
+		t.Error("an action without end")
+	}
+}
+
 func TestProgressOnATerminal(t *testing.T) {
 	var b bytes.Buffer
 	in := `{"id":"aa","status":"Waiting"}{"id":"bb","status":"Waiting"}{"id":"aa","status":"Downloading","progressDetail":{"current":5,"total":10}}`

@@ -54,9 +54,43 @@ func truncate(s string, n int) string {
 	return s
 }
 
-// Parse compiles a --format template. \t and \n in it mean what they say.
+// unescape gives \t and \n between a template's actions their meaning. Within actions they are Go's own business.
+func unescape(text string) string {
+	var b strings.Builder
+	r := strings.NewReplacer(`\t`, "\t", `\n`, "\n")
+	for text != "" {
+		i := strings.Index(text, "{{")
+		if i < 0 {
+			i = len(text)
+		}
+		b.WriteString(r.Replace(text[:i]))
+		n := action(text[i:])
+		b.WriteString(text[i : i+n])
+		text = text[i+n:]
+	}
+	return b.String()
+}
+
+// action is the length of the action that text begins with: up to the }} that stands in no string.
+func action(text string) int {
+	quote := byte(0)
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quote == 0 && strings.HasPrefix(text[i:], "}}"):
+			return i + 2
+		case quote == 0 && (c == '"' || c == '`' || c == '\''):
+			quote = c
+		case quote != 0 && c == '\\' && quote != '`':
+			i++
+		case c == quote:
+			quote = 0
+		}
+	}
+	return len(text)
+}
+
+// Parse compiles a --format template.
 func Parse(text string) (*template.Template, error) {
-	text = strings.NewReplacer(`\t`, "\t", `\n`, "\n").Replace(text)
 	t, err := template.New("").Funcs(funcs()).Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("--format: %w", err)
@@ -72,7 +106,7 @@ type Table struct {
 }
 
 // Print writes rows as format asks: empty or "table" for the table, "json" for one object per line, "table TEMPLATE", or a
-// template for each row.
+// template for each row, where \t and \n between actions mean tab and line feed.
 func (t Table) Print(w io.Writer, format string, quiet bool, rows []any) error {
 	if quiet && (format == "" || format == "table") {
 		return each(w, t.Quiet, rows)
@@ -99,7 +133,7 @@ func (t Table) table(w io.Writer, text string, rows []any) error {
 }
 
 func each(w io.Writer, text string, rows []any) error {
-	tmpl, err := Parse(text)
+	tmpl, err := Parse(unescape(text))
 	if err != nil {
 		return err
 	}
