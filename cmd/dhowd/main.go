@@ -59,6 +59,7 @@ func run(args []string) error {
 	f.Var((*list)(&c.Insecure), "insecure-registry", "`host[:port]` or CIDR of a registry without TLS (may be given again)")
 	f.Var((*list)(&c.Mirrors), "registry-mirror", "`URL` of a registry that is asked before Docker Hub (may be given again)")
 	f.Var(&certs, "registry-certs", "`folder` with a folder HOST:PORT of *.crt, *.cert and *.key for each registry (default /etc/dhow/certs.d and /etc/docker/certs.d)")
+	f.Var(&c.ImageStoreSize, "image-store-size", "`bytes` (20g) that images may take: beyond it unused ones go, nameless and least recently used first (default no bound)")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
 	f.BoolVar(&showVersion, "version", false, "print the version and exit")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {

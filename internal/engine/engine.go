@@ -39,6 +39,7 @@ type Config struct {
 	CertDirs          []string // folders of HOST:PORT/{*.crt,*.cert,*.key}
 	Proxy             func(*http.Request) (*url.URL, error)
 	Embedded          *image.Embedded
+	ImageStoreSize    depot.Size // what images may take on disk; 0 is as much as they need
 	Log               *slog.Logger
 }
 
@@ -50,7 +51,8 @@ type Engine struct {
 	net        *engnet.Plumbing
 	containers *container.Service
 	log        *slog.Logger
-	tidy       func() // removes the cgroup above all containers when there are none
+	tidy       func()                // removes the cgroup above all containers when there are none
+	watch      func(context.Context) // keeps images small
 	boot       sync.WaitGroup
 	cancel     context.CancelFunc
 }
@@ -115,15 +117,17 @@ func (e *Engine) assemble(c Config) error {
 	if tree.V2() {
 		version = "2"
 	}
+	keep := st.Upkeep(e.containers.Users, c.ImageStoreSize, bus, c.Log)
+	e.watch = keep.Watch
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
 		Files:    &files.Service{Containers: container.NewReach(e.containers), Snapshots: st.Snapshots, Spool: c.DataRoot},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
-		Upkeep:   st.Upkeep(e.containers.Users, c.Log),
+		Upkeep:   keep,
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
-			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Mirrors: c.Mirrors, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage,
+			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Mirrors: c.Mirrors, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage, ImageUse: keep.ImageUse,
 		},
 	}
 	return nil
@@ -154,6 +158,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	boot, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.boot.Go(func() { e.containers.Recovery().Boot(boot) })
+	e.boot.Go(func() { e.watch(boot) })
 	return nil
 }
 

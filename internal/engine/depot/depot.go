@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/engine/event"
 	"github.com/dhow-containers/dhow/internal/engine/upkeep"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/check"
@@ -131,9 +132,12 @@ func (d *Depot) Sweep() error {
 	return err
 }
 
-// Upkeep looks after the data root. users names the containers that use an image.
-func (d *Depot) Upkeep(users func(image string) []string, log *slog.Logger) *upkeep.Service {
-	return &upkeep.Service{Users: users, Log: log,
+// Size is a number of bytes that a flag takes.
+type Size = upkeep.Size
+
+// Upkeep looks after the data root. users names the containers that use an image, limit bounds what images take.
+func (d *Depot) Upkeep(users func(image string) []string, limit Size, bus *event.Bus, log *slog.Logger) *upkeep.Service {
+	return &upkeep.Service{Users: users, Limit: limit, Bus: bus, Log: log,
 		Store: check.Config{Root: d.root, DB: d.DB, Content: d.docs, Layers: d.layers, Images: d.Images, Snapshots: d.Snapshots.Store}}
 }
 

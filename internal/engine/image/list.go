@@ -8,6 +8,7 @@ import (
 	"time"
 
 	dimage "github.com/moby/moby/api/types/image"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
@@ -29,6 +30,7 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 	if err != nil {
 		return nil, err
 	}
+	share := shared(all)
 	out := []dimage.Summary{}
 	for _, img := range all {
 		tags, digests := img.RepoTags, img.RepoDigests
@@ -44,10 +46,28 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 		}
 		out = append(out, dimage.Summary{
 			ID: img.ID.String(), Created: img.Created.Unix(), Labels: img.Config.Config.Labels, RepoTags: list(tags), RepoDigests: list(digests),
-			Size: img.Size, SharedSize: -1, Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
+			Size: img.Size, SharedSize: share(img), Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
 		})
 	}
 	return out, nil
+}
+
+// shared tells how much of an image is in others, too.
+func shared(all []store.Image) func(store.Image) int64 {
+	count := map[digest.Digest]int{}
+	for _, img := range all {
+		for _, d := range slices.Compact(slices.Sorted(slices.Values(img.DiffIDs))) {
+			count[d]++
+		}
+	}
+	return func(img store.Image) (sum int64) {
+		for n, d := range img.DiffIDs {
+			if count[d] > 1 && n < len(img.LayerSizes) {
+				sum += img.LayerSizes[n]
+			}
+		}
+		return sum
+	}
 }
 
 // bounds is the filters that look at an image alone.

@@ -42,6 +42,8 @@ type Service struct {
 	Containers          api.Containers
 	Images              api.Images
 	Volumes             func() []volume.Volume
+	// ImageUse is what images take on disk, and how much of that those do which no container uses.
+	ImageUse func() (total, reclaimable int64, err error)
 }
 
 // The versions of the Docker Engine API whose words the types have.
@@ -136,7 +138,8 @@ func (s *Service) Events(ctx context.Context, since, until time.Time, f api.Filt
 	return s.Bus.Subscribe(ctx, since, until, f), nil
 }
 
-// DiskUsage implements api.System.
+// DiskUsage implements api.System. Sizes are what du counts: of images their two folders, of containers their writable layers, of volumes
+// their data. A single image's size is that of its layers as tars.
 func (s *Service) DiskUsage(ctx context.Context) (system.DiskUsage, error) {
 	list, err := s.Containers.List(ctx, api.ListOptions{All: true, Size: true})
 	if err != nil {
@@ -159,12 +162,12 @@ func (s *Service) DiskUsage(ctx context.Context) (system.DiskUsage, error) {
 		}
 	}
 	for _, i := range images {
-		out.ImageUsage.TotalSize += i.Size
 		if i.Containers > 0 {
 			out.ImageUsage.ActiveCount++
-		} else {
-			out.ImageUsage.Reclaimable += i.Size
 		}
+	}
+	if out.ImageUsage.TotalSize, out.ImageUsage.Reclaimable, err = s.ImageUse(); err != nil {
+		return system.DiskUsage{}, err
 	}
 	v := out.VolumeUsage
 	v.TotalCount = int64(len(v.Items))

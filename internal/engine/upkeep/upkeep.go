@@ -12,6 +12,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/engine/event"
 	"github.com/dhow-containers/dhow/internal/store/check"
 	reg "github.com/dhow-containers/dhow/internal/store/registry"
 )
@@ -20,6 +21,8 @@ import (
 type Service struct {
 	Store check.Config
 	Users func(image string) []string
+	Bus   *event.Bus
+	Limit Size // of what images take on disk; 0 is none
 	Log   *slog.Logger
 
 	checking sync.Mutex

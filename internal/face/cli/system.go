@@ -165,50 +165,6 @@ func infoPage(i *system.Info, version string) string {
 	return b.String()
 }
 
-type dfRow struct{ Active, Reclaimable, Size, TotalCount, Type string }
-
-func cmdDf(a *app) *cobra.Command {
-	var fm string
-	c := words("df", "Show how much disk the engine uses", "dhow system df", maxArgs(0), func(c *cobra.Command, _ []string) error {
-		api, err := a.client()
-		if err != nil {
-			return err
-		}
-		var u system.DiskUsage
-		if err := api.Get(c.Context(), "/system/df", nil, &u); err != nil {
-			return err
-		}
-		var rows []any
-		add := func(kind string, total, active, size, free int64) {
-			r := dfRow{Type: kind, TotalCount: fmt.Sprint(total), Active: fmt.Sprint(active), Size: units.HumanSize(float64(size)), Reclaimable: units.HumanSize(float64(free))}
-			if size > 0 {
-				r.Reclaimable += fmt.Sprintf(" (%d%%)", free*100/size)
-			}
-			rows = append(rows, r)
-		}
-		if x := u.ImageUsage; x != nil {
-			add("Images", x.TotalCount, x.ActiveCount, x.TotalSize, x.Reclaimable)
-		}
-		if x := u.ContainerUsage; x != nil {
-			add("Containers", x.TotalCount, x.ActiveCount, x.TotalSize, x.Reclaimable)
-		}
-		if x := u.VolumeUsage; x != nil {
-			add("Local Volumes", x.TotalCount, x.ActiveCount, x.TotalSize, x.Reclaimable)
-		}
-		if x := u.BuildCacheUsage; x != nil {
-			add("Build Cache", x.TotalCount, x.ActiveCount, x.TotalSize, x.Reclaimable)
-		}
-		if len(rows) == 0 {
-			return errors.New("the engine answered in a form older than API 1.52")
-		}
-		t := format.Table{Header: dfRow{"ACTIVE", "RECLAIMABLE", "SIZE", "TOTAL", "TYPE"},
-			Default: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"}
-		return t.Print(a.Stdout, fm, false, rows)
-	})
-	c.Flags().StringVar(&fm, "format", "", "Format of the output: table, json, or a Go template")
-	return c
-}
-
 // cmdDialStdio joins standard input and output to the engine's socket: the far end of ssh:// hosts.
 func cmdDialStdio(a *app) *cobra.Command {
 	c := words("dial-stdio", "Join standard input and output to the engine's socket", "ssh host dhow system dial-stdio", maxArgs(0),

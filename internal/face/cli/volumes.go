@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/volume"
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,20 @@ func isMissing(err error) bool { return client.StatusOf(err) == http.StatusNotFo
 type volumeRow struct {
 	labelled
 	Driver, Labels, Links, Mountpoint, Name, Scope, Size string
+}
+
+func newVolumeHeader() volumeRow {
+	return volumeRow{labelled{header: true}, "DRIVER", "LABELS", "LINKS", "MOUNTPOINT", "VOLUME NAME", "SCOPE", "SIZE"}
+}
+
+// newVolumeRow shows a volume; links and size are known to system df only.
+func newVolumeRow(v *volume.Volume) volumeRow {
+	r := volumeRow{labelled: labelled{labels: v.Labels}, Driver: format.Safe(v.Driver), Labels: joinLabels(v.Labels), Links: "N/A",
+		Mountpoint: format.Safe(v.Mountpoint), Name: format.Safe(v.Name), Scope: format.Safe(v.Scope), Size: "N/A"}
+	if u := v.UsageData; u != nil {
+		r.Links, r.Size = fmt.Sprint(u.RefCount), units.HumanSize(float64(u.Size))
+	}
+	return r
 }
 
 func volumeLs(a *app) *cobra.Command {
@@ -48,11 +63,10 @@ func volumeLs(a *app) *cobra.Command {
 		slices.SortFunc(list.Volumes, func(a, b volume.Volume) int { return format.Natural(a.Name, b.Name) })
 		rows := make([]any, len(list.Volumes))
 		for i, v := range list.Volumes {
-			rows[i] = volumeRow{labelled: labelled{labels: v.Labels}, Driver: format.Safe(v.Driver), Labels: joinLabels(v.Labels), Links: "N/A",
-				Mountpoint: format.Safe(v.Mountpoint), Name: format.Safe(v.Name), Scope: format.Safe(v.Scope), Size: "N/A"}
+			rows[i] = newVolumeRow(&v)
 		}
 		t := format.Table{Quiet: "{{.Name}}", Default: "{{.Driver}}\t{{.Name}}",
-			Header: volumeRow{labelled{header: true}, "DRIVER", "LABELS", "LINKS", "MOUNTPOINT", "VOLUME NAME", "SCOPE", "SIZE"}}
+			Header: newVolumeHeader()}
 		return t.Print(a.Stdout, a.listFormat("volumesFormat", fm, quiet), quiet, rows)
 	})
 	c.Aliases = []string{"list"}

@@ -15,7 +15,7 @@ import (
 // imageList takes the parameter manifests, which CLI 29 always sends, and like every store of single platforms answers without
 // Manifests.
 func imageList(c *call) error {
-	if err := c.refuse("shared-size", "identity"); err != nil {
+	if err := c.refuse("identity"); err != nil {
 		return err
 	}
 	f, err := c.filters()
@@ -23,6 +23,11 @@ func imageList(c *call) error {
 		return err
 	}
 	l, err := c.engine.Images.List(c.ctx, c.flag("all"), f)
+	for i := range l {
+		if !c.flag("shared-size") {
+			l[i].SharedSize = -1
+		}
+	}
 	return c.done(shapeImages(l, c.minor), err)
 }
 

@@ -75,7 +75,7 @@ func containerOps() []op {
 
 func imageOps() []op {
 	return []op{
-		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity, no shared-size; Manifests are never in the answer"},
+		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity; Manifests are never in the answer"},
 		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},

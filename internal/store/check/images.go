@@ -242,5 +242,5 @@ func (u *run) drop(r image.Record, bad []digest.Digest) error {
 			}
 		}
 	}
-	return image.LedgerOf(u.Images).Drop(r.ID)
+	return image.LedgerOf(u.Images).Drop(r.ID, func(id digest.Digest) []string { return u.Users(id.String()) })
 }

@@ -43,12 +43,22 @@ func (l Ledger) Audit(fn func(all []Record, live Live, bad []error) error) (*Bat
 		b.pinned[d] = true
 		s.pins[d]++
 	}
+	return b, fn(c.records(), Live{c.live(s.pins), c.chains()}, c.bad)
+}
+
+// Records is what is on record, by ID.
+func (l Ledger) Records() ([]Record, error) {
+	c, err := l.s.readable()
+	return c.records(), err
+}
+
+func (c catalog) records() []Record {
 	var all []Record
 	for id, r := range c.images {
 		all = append(all, Record{ID: id, Manifest: r.Manifest, Blobs: r.Blobs, Layers: r.Layers, Tags: namesOf(c.tags, id), Digests: namesOf(c.digests, id), From: c.sources(id)})
 	}
 	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.ID.String(), b.ID.String()) })
-	return b, fn(all, Live{c.live(s.pins), c.chains()}, c.bad)
+	return all
 }
 
 // sources are the names under which a registry should have an image: those it came or went by, else its tags, where it was not made here.
@@ -100,14 +110,20 @@ func (l Ledger) Forget(bucket, key string) error {
 	return s.writeIndex()
 }
 
-// Drop removes an image whatever names it has, as Remove by force does, where nothing uses it.
-func (l Ledger) Drop(id digest.Digest) error {
+// Drop removes an image with all its names, where no container uses it and nothing is being done with it: Conflict otherwise.
+func (l Ledger) Drop(id digest.Digest, inUse InUse) error {
 	s := l.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := s.catalog()
 	if err != nil {
 		return err
+	}
+	if _, ok := c.images[id]; !ok {
+		return errdef.New(errdef.NotFound, "No such image: %s", id)
+	}
+	if s.held[id] > 0 || len(inUse.of(id)) > 0 {
+		return errdef.New(errdef.Conflict, "image %s is in use", id)
 	}
 	_, _, err = s.apply(c, change{tags: namesOf(c.tags, id), digests: namesOf(c.digests, id), images: []digest.Digest{id}})
 	return err

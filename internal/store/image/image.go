@@ -97,7 +97,8 @@ type Image struct {
 	RepoDigests []string // busybox@sha256:...
 	Config      dockerspec.DockerOCIImage
 	DiffIDs     []digest.Digest // base first
-	Size        int64           // of all its layers, uncompressed
+	LayerSizes  []int64         // uncompressed, as DiffIDs
+	Size        int64           // of all its layers
 	Created     time.Time
 	Added       time.Time
 	Platform    ocispec.Platform
@@ -120,6 +121,7 @@ func (s *Store) load(id digest.Digest, r record) (Image, error) {
 			return Image{}, fmt.Errorf("image %s: %w", id, err)
 		}
 		img.Size += l.Size
+		img.LayerSizes = append(img.LayerSizes, l.Size)
 	}
 	return img, nil
 }

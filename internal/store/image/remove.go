@@ -9,6 +9,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/linux/du"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/meta"
@@ -305,14 +306,12 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 	return untagged, append(left, deleted...), freed, err
 }
 
-// sizes tells how large the layers of records are.
+// sizesOf tells what the layers of records take on disk.
 func sizesOf(s *Store, all []record) map[string]int64 {
 	sizes := map[string]int64{}
 	for _, r := range all {
 		for _, d := range r.Layers {
-			if l, err := s.c.Layers.Info(d); err == nil {
-				sizes[d.String()] = l.Size
-			}
+			sizes[d.String()] = du.Of(layer.Dir(s.c.Layers, d))
 		}
 	}
 	return sizes

@@ -30,6 +30,9 @@ type Damage struct {
 // Dir is the folder of a layer.
 func Dir(s *Store, id digest.Digest) string { return s.path(id) }
 
+// MergedDir is the folder of what Merge keeps of a chain.
+func MergedDir(s *Store, id digest.Digest) string { return s.mergedPath(id) }
+
 // Tree is what a layer's tar says.
 func Tree(s *Store, id digest.Digest) (*tree.Inode, error) {
 	if err := check(id); err != nil {
