@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
+	"github.com/dhow-containers/dhow/internal/testkit/torture"
 )
 
 // put sends a tar to a container and returns the status and what the engine answers; an error is the connection's.
@@ -179,17 +180,7 @@ func TestCopyBombs(t *testing.T) {
 		t.Errorf("got %d %s %v", code, text, err)
 	}
 	for _, size := range []string{"77777777777", "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff"} { // an extended header of 8 GiB, and more
-		h := make([]byte, 512)
-		copy(h, "pax")
-		copy(h[100:], "0000644\x000000000\x000000000\x00")
-		copy(h[124:], size)
-		copy(h[136:], "00000000000\x00        x")
-		copy(h[257:], "ustar\x0000")
-		sum := 0
-		for _, c := range h {
-			sum += int(c)
-		}
-		copy(h[148:], []byte(octal(sum)))
+		h := torture.Header("pax", 'x', size)
 		if code, text, err := w.put("/containers/web/archive?path=/root", bytes.NewReader(h)); err != nil || code != 400 {
 			t.Errorf("got %d %s %v", code, text, err)
 		}
@@ -201,13 +192,4 @@ func TestCopyBombs(t *testing.T) {
 		t.Error(got)
 	}
 	w.Dhow("rm", "-f", "web").OK()
-}
-
-func octal(n int) string {
-	b := []byte("000000\x00 ")
-	for i := 5; i >= 0; i-- {
-		b[i] = byte('0' + n&7)
-		n >>= 3
-	}
-	return string(b)
 }

@@ -53,5 +53,5 @@ func containerReadPath(c *call) error {
 
 func containerWritePath(c *call) error {
 	o := api.WriteOptions{KeepKinds: c.flag("noOverwriteDirNonDir"), ToUser: c.flag("copyUIDGID")}
-	return c.empty(http.StatusOK, c.engine.Files.Write(c.ctx, c.param("id"), c.arg("path"), c.r.Body, o))
+	return uploaded(c, c.empty(http.StatusOK, c.engine.Files.Write(c.ctx, c.param("id"), c.arg("path"), upload(c), o)))
 }

@@ -54,7 +54,7 @@ func TestRoundTrip(t *testing.T) {
 	a, b := newEnv(t), newEnv(t)
 	big, small := sample(t, true, "gzip"), sample(t, false, "none")
 	for tag, img := range map[string]*kit.Image{"big:1": big, "reg.example:5000/x/small:2": small} {
-		if _, err := a.load(t, kit.Tar(t, classic(t, img, tag)...)); err != nil {
+		if _, err := a.load(t, kit.Tar(t, kit.Archive(t, img, tag)...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,16 +110,16 @@ func TestForms(t *testing.T) {
 	both := kit.Index(t, arm, big)
 	att := kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("sbom", "x"))}, Platform: ocispec.Platform{OS: "unknown", Architecture: "unknown"}})
 	full := map[string]string{"io.containerd.image.name": "docker.io/library/x:1", "org.opencontainers.image.ref.name": "1"}
-	linked := classic(t, plain, "x:1")
+	linked := kit.Archive(t, plain, "x:1")
 	for i, f := range linked {
 		if strings.HasSuffix(f.Name, plain.DiffIDs[0].Encoded()+"/layer.tar") { // as Docker wrote layers that several images have
 			linked[i] = kit.Link(f.Name, "../shared/layer.tar")
 			linked = append(linked, file("shared/layer.tar", f.Body))
 		}
 	}
-	hard := append(classic(t, plain, "x:1"), hardlink("copy", "manifest.json"))
+	hard := append(kit.Archive(t, plain, "x:1"), hardlink("copy", "manifest.json"))
 	var dotted []kit.File
-	for _, f := range classic(t, big, "x:1") {
+	for _, f := range kit.Archive(t, big, "x:1") {
 		f.Name = "./" + f.Name
 		dotted = append(dotted, f)
 	}
@@ -127,21 +127,21 @@ func TestForms(t *testing.T) {
 		tar  []byte
 		want *kit.Image
 	}{
-		"classic":            {kit.Tar(t, classic(t, plain, "x:1")...), plain},
-		"compressed layers":  {kit.Tar(t, classic(t, img, "x:1")...), img},
+		"classic":            {kit.Tar(t, kit.Archive(t, plain, "x:1")...), plain},
+		"compressed layers":  {kit.Tar(t, kit.Archive(t, img, "x:1")...), img},
 		"large layers":       {kit.Tar(t, dotted...), big},
 		"linked":             {kit.Tar(t, linked...), plain},
 		"hard link":          {kit.Tar(t, hard...), plain},
-		"same twice":         {kit.Tar(t, append(classic(t, plain, "x:1"), classic(t, plain, "x:1")...)...), plain},
-		"gzip":               {kit.Gzip(kit.Tar(t, classic(t, plain, "x:1")...)), plain},
-		"zstd":               {kit.Zstd(kit.Tar(t, classic(t, big, "x:1")...)), big},
+		"same twice":         {kit.Tar(t, append(kit.Archive(t, plain, "x:1"), kit.Archive(t, plain, "x:1")...)...), plain},
+		"gzip":               {kit.Gzip(kit.Tar(t, kit.Archive(t, plain, "x:1")...)), plain},
+		"zstd":               {kit.Zstd(kit.Tar(t, kit.Archive(t, big, "x:1")...)), big},
 		"layout":             {kit.Tar(t, layout(t, full, img)...), img},
 		"layout zstd":        {kit.Tar(t, layout(t, full, big)...), big},
 		"ref.name":           {kit.Tar(t, layout(t, map[string]string{"org.opencontainers.image.ref.name": "localhost/x:1"}, img)...), img},
 		"index":              {kit.Tar(t, layout(t, full, both)...), big},
 		"index in an index":  {kit.Tar(t, layout(t, full, kit.Index(t, both))...), big},
 		"attestation":        {kit.Tar(t, layout(t, full, kit.Index(t, img, att))...), img},
-		"layout and classic": {kit.Tar(t, append(layout(t, full, both), classic(t, img, "x:1")...)...), img},
+		"layout and classic": {kit.Tar(t, append(layout(t, full, both), kit.Archive(t, img, "x:1")...)...), img},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
@@ -159,12 +159,12 @@ func TestForms(t *testing.T) {
 		})
 	}
 	e := newEnv(t)
-	for _, tar := range [][]byte{kit.Tar(t, layout(t, full, both)...), kit.Tar(t, append(layout(t, full, both), classic(t, img, "x:1")...)...)} {
+	for _, tar := range [][]byte{kit.Tar(t, layout(t, full, both)...), kit.Tar(t, append(layout(t, full, both), kit.Archive(t, img, "x:1")...)...)} {
 		if made, err := e.load(t, tar, ocispec.Platform{OS: "linux", Architecture: "s390x"}); err != nil || made[0].Image.ID != arm.ID {
 			t.Error(made, err)
 		}
 	}
-	if _, err := e.load(t, kit.Tar(t, classic(t, img, "x:1")...), ocispec.Platform{OS: "linux", Architecture: "s390x"}); !errdef.Is(err, errdef.NotFound) {
+	if _, err := e.load(t, kit.Tar(t, kit.Archive(t, img, "x:1")...), ocispec.Platform{OS: "linux", Architecture: "s390x"}); !errdef.Is(err, errdef.NotFound) {
 		t.Error(err)
 	}
 	bare := map[string]string{"org.opencontainers.image.ref.name": "latest"}
@@ -188,7 +188,7 @@ func TestHowManyLayers(t *testing.T) {
 		if n == 0 { // an empty list, not none
 			img = kit.Build(t, kit.Spec{Edit: func(c *dockerspec.DockerOCIImage, _ *ocispec.Manifest) { c.RootFS.DiffIDs = []digest.Digest{} }})
 		}
-		if _, err := e.load(t, kit.Tar(t, classic(t, img, "x:1")...)); err != nil {
+		if _, err := e.load(t, kit.Tar(t, kit.Archive(t, img, "x:1")...)); err != nil {
 			t.Fatal(n, err)
 		}
 		e.whole(t, "x:1", img)
@@ -198,7 +198,7 @@ func TestHowManyLayers(t *testing.T) {
 		}
 		to.whole(t, "x:1", img)
 	}
-	if _, err := e.load(t, kit.Tar(t, classic(t, kit.Build(t, kit.Spec{Compress: "none", Tars: tars}), "y:1")...)); !errdef.Is(err, errdef.DataLoss) {
+	if _, err := e.load(t, kit.Tar(t, kit.Archive(t, kit.Build(t, kit.Spec{Compress: "none", Tars: tars}), "y:1")...)); !errdef.Is(err, errdef.DataLoss) {
 		t.Error(err)
 	}
 }
@@ -207,7 +207,7 @@ func TestHowManyLayers(t *testing.T) {
 func TestDamagedOnDisk(t *testing.T) {
 	e := newEnv(t)
 	img := sample(t, false, "none")
-	if _, err := e.load(t, kit.Tar(t, classic(t, img, "x:1")...)); err != nil {
+	if _, err := e.load(t, kit.Tar(t, kit.Archive(t, img, "x:1")...)); err != nil {
 		t.Fatal(err)
 	}
 	p := filepath.Join(e.dir, "layers/sha256", img.DiffIDs[1].Encoded(), "layer.tar")
@@ -233,7 +233,7 @@ func TestDamagedOnDisk(t *testing.T) {
 func TestSaveWhileRemoved(t *testing.T) {
 	e, to := newEnv(t), newEnv(t)
 	img := sample(t, true, "none")
-	if _, err := e.load(t, kit.Tar(t, classic(t, img, "x:1")...)); err != nil {
+	if _, err := e.load(t, kit.Tar(t, kit.Archive(t, img, "x:1")...)); err != nil {
 		t.Fatal(err)
 	}
 	v, err := archive.NewSaving(e.images, []string{"x:1"}, nil)

@@ -126,18 +126,6 @@ func doc(t testing.TB, v any) []byte {
 	return b
 }
 
-// classic is an archive as Docker wrote it before 25: the config beside folders with layer.tar.
-func classic(t testing.TB, img *kit.Image, tags ...string) []kit.File {
-	item := manifest.ArchiveItem{Config: img.ID.Encoded() + ".json", RepoTags: tags}
-	files := []kit.File{file(item.Config, img.Blobs[img.ID])}
-	for i, d := range img.Manifest.Layers {
-		dir := img.DiffIDs[i].Encoded()
-		files = append(files, kit.Dir(dir), file(dir+"/VERSION", []byte("1.0")), file(dir+"/json", []byte("{}")), file(dir+"/layer.tar", img.Blobs[d.Digest]))
-		item.Layers = append(item.Layers, dir+"/layer.tar")
-	}
-	return append(files, file("manifest.json", doc(t, []manifest.ArchiveItem{item})), file("repositories", []byte("{}")))
-}
-
 // layout is an OCI layout of images, each under annotations.
 func layout(t testing.TB, annotations map[string]string, images ...*kit.Image) []kit.File {
 	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}

@@ -60,7 +60,7 @@ func prey(t *testing.T) (b []byte, file string, want map[string]*kit.Image) {
 	}
 	e := newEnv(t)
 	for tag, img := range want {
-		if _, err := e.load(t, kit.Tar(t, classic(t, img, tag)...)); err != nil {
+		if _, err := e.load(t, kit.Tar(t, kit.Archive(t, img, tag)...)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -57,15 +57,15 @@ func edited(t *testing.T, files []kit.File, name string, body []byte) []byte {
 // TestRefuses: paths and links out, what is missing, wrong, twice or two things at once (torture cases 29, 31, 33, 38 to 42).
 func TestRefuses(t *testing.T) {
 	img, big := sample(t, false, "gzip"), sample(t, true, "none")
-	good := func(more ...kit.File) []byte { return kit.Tar(t, append(classic(t, img, "x:1"), more...)...) }
+	good := func(more ...kit.File) []byte { return kit.Tar(t, append(kit.Archive(t, img, "x:1"), more...)...) }
 	entry := func(h tar.Header) kit.File { return kit.File{Header: h} }
-	items := func(s string) []byte { return edited(t, classic(t, img, "x:1"), "manifest.json", []byte(s)) }
+	items := func(s string) []byte { return edited(t, kit.Archive(t, img, "x:1"), "manifest.json", []byte(s)) }
 	evil := func(files ...kit.File) []byte {
-		return kit.Tar(t, classic(t, kit.Build(t, kit.Spec{Compress: "none", Tars: [][]byte{kit.Tar(t, files...)}}), "x:1")...)
+		return kit.Tar(t, kit.Archive(t, kit.Build(t, kit.Spec{Compress: "none", Tars: [][]byte{kit.Tar(t, files...)}}), "x:1")...)
 	}
 	config := func(f func(*dockerspec.DockerOCIImage)) []byte {
 		i := kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("f", "x"))}, Edit: func(c *dockerspec.DockerOCIImage, _ *ocispec.Manifest) { f(c) }})
-		return kit.Tar(t, classic(t, i, "x:1")...)
+		return kit.Tar(t, kit.Archive(t, i, "x:1")...)
 	}
 	many := make([]string, 10000)
 	for i := range many {
@@ -81,8 +81,8 @@ func TestRefuses(t *testing.T) {
 		"long name":         {good(file(strings.Repeat("n/", 3000)+"x", nil)), errdef.InvalidArgument, "longer than"},
 		"link out":          {good(kit.Link("l", "../../etc/passwd")), errdef.InvalidArgument, "leads out"},
 		"hard link out":     {good(hardlink("l", "../etc/passwd")), errdef.InvalidArgument, "leads out"},
-		"link to the host":  {edited(t, append(classic(t, img), kit.Link("etc", "/etc/passwd")), "manifest.json", []byte(`[{"Config":"etc","Layers":[]}]`)), errdef.DataLoss, `"etc" is missing`},
-		"link to itself":    {edited(t, append(classic(t, img), kit.Link("l", "l")), "manifest.json", []byte(`[{"Config":"l","Layers":[]}]`)), errdef.InvalidArgument, "links"},
+		"link to the host":  {edited(t, append(kit.Archive(t, img), kit.Link("etc", "/etc/passwd")), "manifest.json", []byte(`[{"Config":"etc","Layers":[]}]`)), errdef.DataLoss, `"etc" is missing`},
+		"link to itself":    {edited(t, append(kit.Archive(t, img), kit.Link("l", "l")), "manifest.json", []byte(`[{"Config":"l","Layers":[]}]`)), errdef.InvalidArgument, "links"},
 		"device":            {good(entry(tar.Header{Name: "d", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3})), errdef.InvalidArgument, "type"},
 		"pipe":              {good(entry(tar.Header{Name: "p", Typeflag: tar.TypeFifo})), errdef.InvalidArgument, "type"},
 		"root is a link":    {good(kit.Link("./", "x")), errdef.InvalidArgument, ""},
@@ -107,12 +107,12 @@ func TestRefuses(t *testing.T) {
 		"key twice":         {items(`[{"Config":"a","Config":"b","Layers":[]}]`), errdef.DataLoss, "twice"},
 		"key in disguise":   {items(`[{"config":"a","Layers":[]}]`), errdef.DataLoss, "disguise"},
 		"deep":              {items(`[{"Config":"a","X":` + strings.Repeat("[", 1e5) + strings.Repeat("]", 1e5) + `}]`), errdef.DataLoss, "deeper"},
-		"other config":      {edited(t, classic(t, img, "x:1"), img.ID.Encoded()+".json", big.Blobs[big.ID]), errdef.DataLoss, "digest"},
-		"other layer":       {edited(t, classic(t, img, "x:1"), img.DiffIDs[0].Encoded()+"/layer.tar", kit.Tar(t, kit.Text("a", "b"))), errdef.DataLoss, "diff ID"},
-		"other large layer": {edited(t, classic(t, big, "x:1"), big.DiffIDs[0].Encoded()+"/layer.tar", big.Blobs[big.DiffIDs[1]]), errdef.DataLoss, "diff ID"},
-		"layer is no tar":   {edited(t, classic(t, big, "x:1"), big.DiffIDs[0].Encoded()+"/layer.tar", []byte(noise(5<<20))), errdef.InvalidArgument, "tar"},
-		"bad name":          {kit.Tar(t, classic(t, img, "UPPER:1")...), errdef.InvalidArgument, "UPPER"},
-		"name with digest":  {kit.Tar(t, classic(t, img, "x@"+img.ID.String())...), errdef.InvalidArgument, "digest"},
+		"other config":      {edited(t, kit.Archive(t, img, "x:1"), img.ID.Encoded()+".json", big.Blobs[big.ID]), errdef.DataLoss, "digest"},
+		"other layer":       {edited(t, kit.Archive(t, img, "x:1"), img.DiffIDs[0].Encoded()+"/layer.tar", kit.Tar(t, kit.Text("a", "b"))), errdef.DataLoss, "diff ID"},
+		"other large layer": {edited(t, kit.Archive(t, big, "x:1"), big.DiffIDs[0].Encoded()+"/layer.tar", big.Blobs[big.DiffIDs[1]]), errdef.DataLoss, "diff ID"},
+		"layer is no tar":   {edited(t, kit.Archive(t, big, "x:1"), big.DiffIDs[0].Encoded()+"/layer.tar", []byte(noise(5<<20))), errdef.InvalidArgument, "tar"},
+		"bad name":          {kit.Tar(t, kit.Archive(t, img, "UPPER:1")...), errdef.InvalidArgument, "UPPER"},
+		"name with digest":  {kit.Tar(t, kit.Archive(t, img, "x@"+img.ID.String())...), errdef.InvalidArgument, "digest"},
 		"layer: path out":   {evil(kit.Text("../../canary", "x")), errdef.InvalidArgument, "leads out"},
 		"layer: hard link":  {evil(hardlink("l", "../../etc/shadow")), errdef.InvalidArgument, "leads out"},
 		"layer: root":       {evil(kit.Link("./", "/etc")), errdef.InvalidArgument, "root"},
@@ -187,7 +187,7 @@ func indexOf(t *testing.T, img *kit.Image) []byte {
 
 // TestCutAnywhere cuts an archive at many places: nothing is left, however far it came.
 func TestCutAnywhere(t *testing.T) {
-	whole := kit.Tar(t, classic(t, sample(t, true, "none"), "x:1")...)
+	whole := kit.Tar(t, kit.Archive(t, sample(t, true, "none"), "x:1")...)
 	packed := kit.Gzip(whole)
 	for i := range 12 {
 		for _, b := range [][]byte{whole, packed} {
@@ -246,8 +246,8 @@ func TestBombs(t *testing.T) {
 	victim := sample(t, false, "none")
 	bombs := map[string][]byte{
 		"gzip": inner, "zstd": kit.Zstd(plain.Bytes()),
-		"gzip layer":   edited(t, classic(t, victim, "x:1"), victim.DiffIDs[0].Encoded()+"/layer.tar", inner),
-		"gzip in gzip": kit.Gzip(kit.Tar(t, append(classic(t, victim, "x:1"), manyTimes(inner, 20)...)...)),
+		"gzip layer":   edited(t, kit.Archive(t, victim, "x:1"), victim.DiffIDs[0].Encoded()+"/layer.tar", inner),
+		"gzip in gzip": kit.Gzip(kit.Tar(t, append(kit.Archive(t, victim, "x:1"), manyTimes(inner, 20)...)...)),
 	}
 	if p, err := exec.LookPath("bzip2"); err == nil {
 		cmd := exec.Command(p, "-c")
@@ -342,7 +342,7 @@ func TestCrowds(t *testing.T) {
 
 // TestSlowClient: a client that stops sending and goes away leaves nothing, at once (torture case 60).
 func TestSlowClient(t *testing.T) {
-	whole := kit.Tar(t, classic(t, sample(t, true, "none"), "x:1")...)
+	whole := kit.Tar(t, kit.Archive(t, sample(t, true, "none"), "x:1")...)
 	for _, part := range []int{1, 3, 9} {
 		e := newEnv(t)
 		r, w := io.Pipe()
@@ -379,7 +379,7 @@ func TestSlowClient(t *testing.T) {
 // FuzzLoad loads anything; whatever it is, a failure leaves nothing and a success leaves an image that is whole.
 func FuzzLoad(f *testing.F) {
 	img := sample(f, false, "none")
-	f.Add(kit.Tar(f, classic(f, img, "x:1")...))
+	f.Add(kit.Tar(f, kit.Archive(f, img, "x:1")...))
 	f.Add(kit.Tar(f, layout(f, map[string]string{"org.opencontainers.image.ref.name": "x:1"}, img)...))
 	f.Add(kit.Tar(f, layout(f, nil, kit.Index(f, img))...))
 	f.Add(kit.Gzip(kit.Tar(f, file("manifest.json", []byte(`[{"Config":"a","Layers":["b"]}]`)), kit.Link("b", "a"))))
