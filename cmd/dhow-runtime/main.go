@@ -9,7 +9,6 @@ package main
 
 import (
 	"os"
-	"runtime/debug"
 
 	"github.com/dhow-containers/dhow/internal/face/runtime"
 	"github.com/dhow-containers/dhow/internal/linux/selfexe"
@@ -20,7 +19,5 @@ var version, commit = "0.1.0-dev", "unknown"
 
 func main() {
 	selfexe.Name("dhow-runtime") // it may have been executed anew, by descriptor
-	debug.SetGCPercent(-1)       // most invocations end before a collection would pay; the limit is for the one that waits long
-	debug.SetMemoryLimit(32 << 20)
 	os.Exit(runtime.Main(os.Args[1:], runtime.Version{Number: version, Commit: commit}))
 }

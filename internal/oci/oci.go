@@ -134,10 +134,13 @@ func newFolder(o *CreateOptions) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(o.Root, o.ID)
-	if err := os.MkdirAll(o.Root, 0o700); err != nil {
-		return "", fmt.Errorf("create container %s: %w", o.ID, err)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrNotExist) { // the first container
+		if err = os.MkdirAll(o.Root, 0o700); err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err != nil {
 		if os.IsExist(err) {
 			return "", errdef.New(errdef.Conflict, "container with given ID already exists: %q; delete it or choose another ID", o.ID)
 		}
@@ -168,6 +171,9 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	}
 	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
 	for k, fd := range f.Stdio {
+		if fd == compile.AsInherited {
+			fd = k
+		}
 		f.Null[k] = isNull(fd)
 	}
 	if o.Rootfs == nil && o.Spec.Root != nil { // who gives layers knows their users, too
@@ -204,9 +210,9 @@ func input(o *CreateOptions, dir string) (compile.Input, func(), error) {
 	return in, nothing, nil
 }
 
-// numbers are the descriptors that become 0, 1 and 2: our own where none is given.
+// numbers are the descriptors that become 0, 1 and 2: our own, left as they are, where none is given.
 func numbers(files [3]*os.File) [3]int {
-	fds := [3]int{0, 1, 2}
+	fds := [3]int{compile.AsInherited, compile.AsInherited, compile.AsInherited}
 	for k, file := range files {
 		if file != nil {
 			fds[k] = int(file.Fd())

@@ -25,12 +25,7 @@ func Read(path string, limit int) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	size := 1024
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && st.Size > 0 {
-		size = int(min(st.Size, int64(limit))) + 1 // one more: an end of file in the first read where nothing was added
-	}
-	b := make([]byte, 0, size)
+	b := make([]byte, 0, min(limit, 16<<10)+1)
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
@@ -46,6 +41,24 @@ func Read(path string, limit int) ([]byte, error) {
 			return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w than %d bytes", ErrTooLarge, limit)}
 		}
 	}
+}
+
+// ReadRecord is Read for files of /proc that give all they have in one read, as those do that are one record: it does not look for more.
+func ReadRecord(path string, limit int) ([]byte, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	b := make([]byte, limit+1)
+	n, err := retry(func() (int, error) { return unix.Read(fd, b) })
+	switch {
+	case err != nil:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	case n > limit:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("%w than %d bytes", ErrTooLarge, limit)}
+	}
+	return b[:n], nil
 }
 
 // Create makes a new file with that content; one that exists is an error. A reader may see it half written.

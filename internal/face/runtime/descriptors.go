@@ -13,8 +13,8 @@ import (
 const firstPassed = 3
 
 // activated returns the number of sockets that a service manager passed on to us (sd_listen_fds(3)).
-func activated(env func(string) string, pid int) int {
-	if p, err := strconv.Atoi(env("LISTEN_PID")); err != nil || p != pid {
+func activated(env func(string) string, pid func() int) int {
+	if p, err := strconv.Atoi(env("LISTEN_PID")); err != nil || p != pid() {
 		return 0
 	}
 	n, err := strconv.Atoi(env("LISTEN_FDS"))

@@ -48,7 +48,7 @@ func (f *createFlags) defineBundle(fs *flag.FlagSet) {
 // options loads the bundle.
 func (a *app) options(f *createFlags, id string) (oci.CreateOptions, error) {
 	var o oci.CreateOptions
-	listen := activated(os.Getenv, os.Getpid())
+	listen := activated(os.Getenv, os.Getpid)
 	if err := inherited(listen, f.preserve); err != nil {
 		return o, err
 	}

@@ -44,9 +44,8 @@ func (s *supervisor) console() func(*os.File) error {
 
 // wait passes signals on until the process ends, and returns its exit code (128+n after signal n).
 func (s *supervisor) wait(p *oci.Process) int {
-	signal.Ignore(unix.SIGPIPE) // a closed pipe of ours
-	defer signal.Reset(unix.SIGPIPE)
 	if s.tty != nil {
+		signal.Ignore(unix.SIGPIPE) // who reads what the terminal prints may be gone; without a terminal we print nothing
 		s.tty.begin()
 		defer s.tty.end()
 	}

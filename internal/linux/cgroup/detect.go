@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/linux/mountinfo"
@@ -19,8 +20,10 @@ import (
 
 // Limits of what is read.
 const (
-	maxMountinfo = 4 << 20
-	maxFile      = 1 << 20
+	maxMountinfo   = 4 << 20
+	maxFile        = 1 << 20
+	maxProcCgroup  = 64 << 10 // a path for each hierarchy
+	maxControllers = 4 << 10
 )
 
 // Detect asks /proc which hierarchies are mounted and where we are in them. A machine without any is an error of kind Unavailable.
@@ -29,7 +32,7 @@ func Detect() (plan.Layout, error) {
 	if err != nil {
 		return plan.Layout{}, err
 	}
-	self, err := read("/proc/self/cgroup", maxFile)
+	self, err := atomicfile.ReadRecord("/proc/self/cgroup", maxProcCgroup)
 	if err != nil {
 		return plan.Layout{}, err
 	}
@@ -37,7 +40,7 @@ func Detect() (plan.Layout, error) {
 	if err != nil || l.Unified == "" {
 		return l, err
 	}
-	controllers, err := read(path.Join(l.Unified, "cgroup.controllers"), maxFile)
+	controllers, err := atomicfile.ReadRecord(path.Join(l.Unified, "cgroup.controllers"), maxControllers)
 	if err != nil {
 		return plan.Layout{}, err
 	}

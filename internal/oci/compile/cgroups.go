@@ -319,7 +319,7 @@ func (c mounter) cgroupMount(m *specs.Mount, o options) error {
 	// mount(2) takes one call where the calls above take six, and there are many hierarchies. Its target is a name in the tmpfs that was
 	// just made and that we stand in: nothing of the container's is resolved. The four flags have the same values in both interfaces.
 	flags := int64(o.set & (u.MS_RDONLY | u.MS_NOSUID | u.MS_NODEV | u.MS_NOEXEC))
-	c.Call("", prog.SysFchdir, prog.R(top))
+	c.stand(top)
 	mount := func(kind, name, data string) {
 		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(name), prog.Imm(0o755, "0755"))
 		c.Call(name, prog.SysMount, c.Str(kind), c.Str(name), c.Str(kind), prog.Imm(flags, attrText(uint64(flags))), c.Str(data))
@@ -339,7 +339,6 @@ func (c mounter) cgroupMount(m *specs.Mount, o options) error {
 	if l.Unified != "" {
 		mount("cgroup2", "unified", "")
 	}
-	c.Call("", prog.SysChdir, c.Str("/"))
 	if o.set&u.MOUNT_ATTR_RDONLY != 0 {
 		c.setAttr(top, false, u.MOUNT_ATTR_RDONLY, 0, 0)
 	}

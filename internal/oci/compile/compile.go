@@ -52,7 +52,7 @@ type Facts struct {
 	Sources map[string]Source
 	// Shared tells which of the namespace files that the config names are of namespaces that we are in ourselves.
 	Shared map[string]bool
-	// Stdio are the descriptors of this process that become 0, 1, 2.
+	// Stdio are the descriptors of this process that become 0, 1, 2; AsInherited for one that is it already, and not closed by execve.
 	Stdio [3]int
 	// Null tells which of them are the host's /dev/null.
 	Null [3]bool
@@ -61,6 +61,9 @@ type Facts struct {
 	// Park holds two descriptors (control, status) through which another process releases the container; zero: the program's own.
 	Park [2]int
 }
+
+// AsInherited is a standard descriptor that our own caller gave us, for the container as it is.
+const AsInherited = -1
 
 // Source is what a bind mount's source is.
 type Source struct {
@@ -108,6 +111,7 @@ type compiler struct {
 	host   fromHost
 	late   []prog.Reg          // mounts that become read-only once all is in them
 	placed map[string]prog.Reg // those of the config's that were made, by their destination
+	dev    newDev
 	// procfs handles, once there are any: see proc
 	hostProc, ownProc prog.Reg
 }

@@ -39,7 +39,9 @@ func (c nodes) devices() error {
 	dev := prog.Reg(0)
 	if !bound {
 		c.Why("default device")
-		dev = c.ensure("/dev", true)
+		if dev = c.dev.folder; dev == 0 {
+			dev = c.ensure("/dev", true)
+		}
 		for _, d := range defaultDevices() {
 			if _, ok := listed[d.Path]; !ok {
 				c.device(dev, d)
@@ -143,6 +145,9 @@ func (c nodes) fresh(p string) bool {
 	return empty && path.Dir(p) == "/dev"
 }
 
+// bindsNodes tells whether nodes cannot be made, and the host's are bound in their place.
+func (c nodes) bindsNodes() bool { return c.ns.user || c.ns.enters || c.in.Facts.Nested }
+
 // device makes a node by the handle of its folder; what is there already must be it. In a user namespace only pipes can be made; then the
 // host's node of that path is bound.
 func (c nodes) device(dir prog.Reg, d specs.LinuxDevice) {
@@ -151,7 +156,7 @@ func (c nodes) device(dir prog.Reg, d specs.LinuxDevice) {
 	number := strconv.FormatInt(d.Major, 10) + ":" + strconv.FormatInt(d.Minor, 10)
 	if kind == u.S_IFIFO {
 		number, d.Major, d.Minor = "0", 0, 0
-	} else if c.ns.user || c.ns.enters || c.in.Facts.Nested {
+	} else if c.bindsNodes() {
 		fd, _ := c.openTree("bind the host's node "+p, 0, p, false)
 		c.expectNode(fd, "", d, "the host's "+p+" is the device "+number)
 		c.move(fd, c.ensure(p, false))

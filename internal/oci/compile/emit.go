@@ -68,8 +68,8 @@ func (e *emitter) ensureThen(dest string, dir bool, found func(prog.Reg)) prog.R
 	return out
 }
 
-func (e *emitter) move(fd, target prog.Reg) {
-	e.Call("", prog.SysMoveMount, prog.R(fd), e.Str(""), prog.R(target), e.Str(""),
+func (e *emitter) move(fd, target prog.Reg) prog.At {
+	return e.Call("", prog.SysMoveMount, prog.R(fd), e.Str(""), prog.R(target), e.Str(""),
 		prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH"))
 }
 

@@ -115,6 +115,7 @@ func (c hooker) beforePivot() error {
 	c.tellState(createContainer)
 	for i, h := range c.hooksOf(createContainer) {
 		err := c.run(createContainer, i, h, func() error {
+			c.Call("", prog.SysChdir, c.Str("/")) // not where we made mounts, whatever comes next
 			c.Call("", prog.SysChdir, c.Str(c.in.Bundle)).Tolerate(u.EACCES)
 			return nil
 		})

@@ -1,6 +1,9 @@
 package compile
 
 import (
+	"path"
+	"strings"
+
 	u "github.com/dhow-containers/dhow/internal/linux/uapi"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 )
@@ -19,24 +22,38 @@ func (c masker) maskedPaths() error {
 	}
 	for i, p := range c.spec.Linux.MaskedPaths {
 		c.Why(field("linux.maskedPaths", i, ""))
-		next, folder := c.Label(), c.Label()
+		next, other := c.Label(), c.Label()
 		target, at := c.openIn("", c.root, p, pathFlags, pathText)
 		at.Else(next, u.ENOENT, u.ENOTDIR)
-		file, _ := c.openTree("mask "+p, null, "", false)
-		c.Call("", prog.SysMoveMount, prog.R(file), c.Str(""), prog.R(target), c.Str(""),
-			prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH")).Else(folder, u.ENOTDIR, u.EINVAL)
-		c.Jump(next)
-		c.Bind(folder)
-		dir := empty
-		if shared {
-			dir, _ = c.openTree("mask folder "+p, empty, "", false)
-		} else {
-			dir = c.emptyFolder()
+		hide := [2]func() prog.Reg{
+			func() prog.Reg { fd, _ := c.openTree("mask "+p, null, "", false); return fd },
+			func() prog.Reg {
+				if !shared {
+					return c.emptyFolder()
+				}
+				fd, _ := c.openTree("mask folder "+p, empty, "", false)
+				return fd
+			},
 		}
-		c.move(dir, target)
+		if folders(p) { // the wrong guess costs two calls
+			hide[0], hide[1] = hide[1], hide[0]
+		}
+		c.move(hide[0](), target).Else(other, u.ENOTDIR, u.EINVAL)
+		c.Jump(next)
+		c.Bind(other)
+		c.move(hide[1](), target)
 		c.Bind(next)
 	}
 	return nil
+}
+
+// folders tells of paths that engines have masked whether they are folders.
+func folders(p string) bool {
+	switch p = path.Clean(p); p {
+	case "/proc/acpi", "/proc/asound", "/proc/scsi", "/proc/dynamic_debug":
+		return true
+	}
+	return strings.HasPrefix(p, "/sys/")
 }
 
 func (c masker) emptyFolder() prog.Reg {
@@ -50,6 +67,9 @@ func (c masker) emptyFolder() prog.Reg {
 
 // verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
 func (c masker) verifiedNull() prog.Reg {
+	if fd := (nodes(c)).ownNull(); fd != 0 {
+		return fd
+	}
 	null, _ := c.openIn("", c.root, "/dev/null", pathFlags, pathText)
 	nodes(c).expectNull(null)
 	return null

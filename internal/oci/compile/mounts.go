@@ -37,6 +37,7 @@ func (c mounter) mounts() error {
 		if err != nil {
 			return err
 		}
+		c.noteDev(m, &o)
 	}
 	return nil
 }
@@ -57,6 +58,9 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 		return errOverProc(name, m.Destination)
 	case m.Type == "":
 		return invalid(name+".type", "is empty and no bind option is given")
+	}
+	if c.belowNewDev(m, &o) {
+		return nil
 	}
 	now := o.set
 	late := o.set&u.MOUNT_ATTR_RDONLY != 0 && (m.Type == "tmpfs" || path.Clean("/"+m.Destination) == "/dev")
@@ -177,18 +181,23 @@ func (c mounter) copyUp(dest string, fd prog.Reg) {
 func (c mounter) classic(m *specs.Mount, o options, attr uint64) prog.Reg {
 	place := c.fsmount("a place nobody else sees", c.fsopen("", "tmpfs"), 0)
 	c.move(place, c.root)
-	c.Call("", prog.SysFchdir, prog.R(place))
+	c.stand(place)
 	c.Call("", prog.SysMkdirat, prog.R(place), c.Str("m"), prog.Imm(0o700, "0700"))
-	flags := int64(o.super | mountFlags(attr))
 	labelled := slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "context=") })
 	if l := mountLabel(c.compiler); l != "" && !labelled && m.Type != "proc" && m.Type != "sysfs" && m.Type != "mqueue" {
 		o.data = append(o.data, `context="`+l+`"`)
 	}
-	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str("m"), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),
-		c.Str(strings.Join(o.data, ",")))
+	c.mountHere(m, &o, attr, "m")
 	fd, _ := c.openTree("", place, "m", false)
 	c.Call("", prog.SysUmount2, c.Str("."), prog.Imm(u.MNT_DETACH, "MNT_DETACH"))
 	return fd
+}
+
+// mountHere makes a mount on a name in the folder where we stand.
+func (c mounter) mountHere(m *specs.Mount, o *options, attr uint64, name string) {
+	flags := int64(o.super | mountFlags(attr))
+	c.Call("mount "+m.Type+" on "+m.Destination, prog.SysMount, c.Str(m.Source), c.Str(name), c.Str(m.Type), prog.Imm(flags, mountText(uint64(flags))),
+		c.Str(strings.Join(o.data, ",")))
 }
 
 // attach moves a detached mount of a folder to its destination, making the path where it is missing.

@@ -338,13 +338,14 @@ func (c *compiler) stdio(from [3]int) {
 	c.Why("")
 	var reg [3]prog.Reg
 	for k, fd := range from { // first out of the way of each other
-		if fd <= 2 && fd != k {
+		if fd >= 0 && fd <= 2 && fd != k {
 			reg[k], _ = c.CallR("", prog.SysFcntl, prog.Imm(int64(fd)), prog.Imm(u.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC"), prog.Imm(10))
 		}
 	}
 	for k, fd := range from {
 		note := [3]string{"stdin", "stdout", "stderr"}[k]
 		switch {
+		case fd == AsInherited:
 		case reg[k] != 0:
 			c.Call(note, prog.SysDup3, prog.R(reg[k]), prog.Imm(int64(k)), prog.Imm(0))
 		case fd == k:

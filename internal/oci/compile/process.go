@@ -39,7 +39,7 @@ func (c *compiler) ownOOMScore() {
 // beforePark is what can fail early and needs root: limits, the working folder, whether there is something to execute.
 func (c process) beforePark() error {
 	p := c.spec.Process
-	if c.in.Rootfs != nil || c.spec.Root != nil {
+	if path.Clean("/"+p.Cwd) != "/" && (c.in.Rootfs != nil || c.spec.Root != nil) {
 		c.Why("process.cwd")
 		c.ensure(p.Cwd, true)
 	}
@@ -186,16 +186,22 @@ func (c process) become() error {
 	c.Call("", prog.SysUmask, prog.Imm(umask, "0"+strconv.FormatInt(umask, 8)))
 	if p.Cwd != "" {
 		c.Why("process.cwd")
-		c.Call("", prog.SysChdir, c.Str(p.Cwd)).Tolerate(u.EACCES)
+		at := c.Call("", prog.SysChdir, c.Str(p.Cwd))
+		if !c.staysRoot() {
+			at.Tolerate(u.EACCES)
+		}
 	}
 	caps, err := c.capabilities()
 	if err != nil {
 		return err
 	}
 	c.identity(caps != nil)
-	if p.Cwd != "" {
+	if p.Cwd != "" && !c.staysRoot() {
 		c.Why("process.cwd")
 		c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
+	}
+	if p.Cwd != "" && p.Cwd != "/" {
+		c.Why("process.cwd")
 		cwd := c.Bytes(make([]byte, 4096), "&cwd")
 		c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
 		c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"})
@@ -211,6 +217,7 @@ func (c process) become() error {
 func (c process) identity(keep bool) {
 	p := c.spec.Process
 	c.Why("process.user")
+	keep = keep && !c.staysRoot()
 	if keep {
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}
@@ -226,10 +233,18 @@ func (c process) identity(keep bool) {
 	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
 	c.Call("", prog.SysSetresgid, gid, gid, gid)
 	c.Call("", prog.SysSetresuid, uid, uid, uid)
-	c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	if !c.staysRoot() || p.User.GID != c.in.Facts.User[1] {
+		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
+	}
 	if keep {
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(0), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}
+}
+
+// staysRoot tells whether the process's user is who the child is from the beginning: nothing changes for it by becoming that user.
+func (c process) staysRoot() bool {
+	f := &c.in.Facts
+	return c.spec.Process.User.UID == 0 && f.User[0] == 0 && (f.Caps == 0 || f.Caps&(1<<capSysAdmin) != 0) && !c.inUserNamespace()
 }
 
 type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }

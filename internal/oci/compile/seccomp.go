@@ -71,11 +71,13 @@ func (c process) restrict(s *capSets) error {
 		if c.filter.Refuses("capset") {
 			return invalid("linux.seccomp", "refuses capset: allow it, or set process.noNewPrivileges; else CAP_SYS_ADMIN, which loading the filter needs, could not be given up")
 		}
-		wide := *s
-		wide.effective |= 1 << capSysAdmin
-		wide.permitted |= 1 << capSysAdmin
-		c.capset(&wide, "CAP_SYS_ADMIN stays until the filter is loaded")
-		c.ambient(s)
+		if !c.staysRoot() || s.ambient != 0 { // else all that we have is in effect until then
+			wide := *s
+			wide.effective |= 1 << capSysAdmin
+			wide.permitted |= 1 << capSysAdmin
+			c.capset(&wide, "CAP_SYS_ADMIN stays until the filter is loaded")
+			c.ambient(s)
+		}
 		if err := c.loadFilter(); err != nil {
 			return err
 		}

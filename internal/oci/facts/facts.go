@@ -44,6 +44,9 @@ func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 		return f, err
 	}
 	f.Sources = sources(bundleDir, s)
+	if s.Process != nil && s.Process.OOMScoreAdj != nil {
+		f.OOMFloor = oomFloor()
+	}
 	f.AppArmor = s.Process != nil && s.Process.ApparmorProfile != "" && probe.Has(probe.AppArmor)
 	f.SELinux = (s.Process != nil && s.Process.SelinuxLabel != "" || s.Linux != nil && s.Linux.MountLabel != "") && probe.Has(probe.SELinux)
 	f.Shared = shared(s)
@@ -52,19 +55,17 @@ func (h Host) Read(bundleDir string, s *bundle.Spec) (compile.Facts, error) {
 }
 
 func host() (compile.Facts, error) {
-	f := compile.Facts{Arch: runtime.GOARCH, LastCap: 40}
+	f := compile.Facts{Arch: runtime.GOARCH, LastCap: unix.CAP_CHECKPOINT_RESTORE} // of Linux 5.9
 	var un unix.Utsname
 	if err := unix.Uname(&un); err != nil {
 		return f, fmt.Errorf("uname: %w", err)
 	}
 	f.Major, f.Minor = version(unix.ByteSliceToString(un.Release[:]))
-	if b, err := atomicfile.Read("/proc/sys/kernel/cap_last_cap", 64); err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n < 64 {
-			f.LastCap = n
-		}
+	for f.LastCap < 63 && has(f.LastCap+1) {
+		f.LastCap++
 	}
 	f.NoFile = noFile()
-	f.Caps, f.OOMFloor = rights()
+	f.Caps = rights()
 	f.Clone3 = probe.Clone3()
 	f.HugePages = selfmem.GiveHugePages()
 	user(&f)
@@ -73,22 +74,33 @@ func host() (compile.Facts, error) {
 	return f, err
 }
 
-// rights returns our capabilities, and the least oom_score_adj that we may set: without CAP_SYS_RESOURCE, that is what we have.
-func rights() (caps uint64, floor *int) {
+// has tells whether the kernel knows a capability by that number.
+func has(capability int) bool {
+	return unix.Prctl(unix.PR_CAPBSET_READ, uintptr(capability), 0, 0, 0) == nil
+}
+
+// rights returns our permitted capabilities.
+func rights() uint64 {
+	data := capabilities()
+	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32
+}
+
+func capabilities() (data [2]unix.CapUserData) {
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&head, &data[0]) != nil {
-		return 0, nil
+	unix.Capget(&head, &data[0])
+	return data
+}
+
+// oomFloor returns the least oom_score_adj that we may set: without CAP_SYS_RESOURCE, that is what we have.
+func oomFloor() *int {
+	if capabilities()[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
+		return nil
 	}
-	caps = uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32
-	if data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0 {
-		return caps, nil
-	}
-	b, err := atomicfile.Read("/proc/self/oom_score_adj", 64)
+	b, err := atomicfile.ReadRecord("/proc/self/oom_score_adj", 64)
 	if n, atoiErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && atoiErr == nil {
-		floor = &n
+		return &n
 	}
-	return caps, floor
+	return nil
 }
 
 // shared looks which of the namespaces to be joined are our own.

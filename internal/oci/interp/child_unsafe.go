@@ -39,7 +39,7 @@ type op struct {
 type machine struct {
 	ops  []op
 	regs []uintptr
-	// ctl is read to pass a barrier, status is written to report; numbers of descriptors.
+	// ctl is read to pass a barrier, status is written to report: the same descriptor, until a Park names two.
 	ctl, status uintptr
 	msg         [12]byte // kind, index, value: the message being written
 	low         []uintptr
@@ -59,7 +59,7 @@ type cloneArgs struct {
 	flags, pidfd, childTid, parentTid, signal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
 }
 
-// Messages on the status pipe: kind, index of the instruction, value.
+// Messages of the child's: kind, index of the instruction, value.
 const (
 	msgBarrier = 1 // value: with Listen, a register
 	msgFail    = 2 // value: errno
@@ -234,7 +234,7 @@ func ended(m *machine, o *op) uintptr {
 	return how << 12
 }
 
-// keep closes all descriptors from args[0] on, but the program's pipes and the named registers.
+// keep closes all descriptors from args[0] on, but the program's own and the named registers.
 //
 //go:norace
 //go:nosplit

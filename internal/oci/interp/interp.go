@@ -1,6 +1,6 @@
 // Package interp executes Programs: the host lane in this process, the child lane in a raw clone of it.
 //
-// It owns the clone, the two pipes between the lanes and the reading of the child's reports. It promises that a program that
+// It owns the clone, the socket pair between the lanes and the reading of the child's reports. It promises that a program that
 // fails leaves no child behind, and names the instruction and the errno. It must never decide anything, format text, or run
 // Go code in the child beyond the loop in child_unsafe.go.
 package interp
@@ -69,8 +69,7 @@ type Running struct {
 	m      *machine
 	p      *prog.Program
 	env    Env
-	ctl    int // we write
-	status int // we read
+	line   int // our end of the socket pair: we read reports and write what lets the child go on
 	first  int // the process cloned first, while it is not Pid and not reaped
 	listen int // the Listen instruction that was reached and not served, else 0
 	parked bool
@@ -81,7 +80,7 @@ type Running struct {
 // Run executes the program up to its Park, or to execve where it has none. After an error everything the program's processes
 // were is gone; folders named by Undo are the caller's to remove.
 func Run(p *prog.Program, env Env) (*Running, error) {
-	r := &Running{m: link(p), p: p, env: env, ctl: -1, status: -1, stopped: len(p.Ins)}
+	r := &Running{m: link(p), p: p, env: env, line: -1, stopped: len(p.Ins)}
 	if err := r.m.share(env.Trace); err != nil {
 		return nil, err
 	}
@@ -90,17 +89,11 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 			r.m.unshare()
 		}
 	}()
-	var ctl, status [2]int
-	if err := syscall.Pipe2(ctl[:], syscall.O_CLOEXEC); err != nil {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0) // one call for what takes two pipes
+	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Pipe2(status[:], syscall.O_CLOEXEC); err != nil {
-		syscall.Close(ctl[0])
-		syscall.Close(ctl[1])
-		return nil, err
-	}
-	r.m.ctl, r.m.status = uintptr(ctl[0]), uintptr(status[1])
-	r.ctl, r.status = ctl[1], status[0]
+	r.line, r.m.ctl, r.m.status = pair[0], uintptr(pair[1]), uintptr(pair[1])
 	i, err := r.host(0)
 	if err == nil && i < len(p.Ins) {
 		cgroup := uintptr(0)
@@ -116,8 +109,7 @@ func Run(p *prog.Program, env Env) (*Running, error) {
 		r.Pid, r.first = int(pid), int(pid)
 		r.m.regs[p.Ins[i].Out] = pid
 	}
-	syscall.Close(ctl[0])
-	syscall.Close(status[1])
+	syscall.Close(pair[1])
 	if err == nil {
 		if env.Meanwhile != nil {
 			env.Meanwhile()
@@ -137,7 +129,7 @@ func (r *Running) Parked() bool { return r.parked }
 
 // Release lets a parked child go on and returns when it has called execve, or with the step that failed.
 func (r *Running) Release() error {
-	if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
+	if _, err := syscall.Write(r.line, []byte{1}); err != nil {
 		r.abandon()
 		return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
 	}
@@ -148,25 +140,24 @@ func (r *Running) Release() error {
 	return nil
 }
 
-// Forget closes our ends of the pipes: another process will release the child.
+// Forget closes our end of the line: another process will release the child.
 func (r *Running) Forget() {
 	if fd := r.outputFD(); fd >= 0 {
 		syscall.Close(fd)
 		r.m.regs[r.p.Output] = 0
 	}
-	closeFD(&r.ctl)
-	closeFD(&r.status)
+	closeFD(&r.line)
 }
 
-// follow reads the child's reports and serves its barriers until it parks or has called execve (the pipe's end).
+// follow reads the child's reports and serves its barriers until it parks or has called execve (the line's end).
 func (r *Running) follow() error {
 	for {
-		kind, index, value, ok := readMessage(r.status)
+		kind, index, value, ok := readMessage(r.line)
 		if !ok {
 			if !r.parked && r.m.parks {
 				return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
 			}
-			r.Forget() // execve closed the pipe; a child killed meanwhile is told by its exit status
+			r.Forget() // execve closed the line; a child killed meanwhile is told by its exit status
 			learn(r)
 			r.reapFirst()
 			return nil
@@ -176,7 +167,7 @@ func (r *Running) follow() error {
 			if _, err := r.host(index); err != nil {
 				return err
 			}
-			if _, err := syscall.Write(r.ctl, []byte{1}); err != nil {
+			if _, err := syscall.Write(r.line, []byte{1}); err != nil {
 				return &StepError{Index: index, Errno: Lost}
 			}
 			if r.listen != 0 {

@@ -25,7 +25,7 @@ func (r *Running) listener(number int) error {
 	for pause := 20; ; pause = min(2*pause, 1000) {
 		fd, _, errno := syscall.Syscall(sysPidfdGetfd, pidfd, uintptr(number), 0)
 		if errno == syscall.EBADF {
-			if readable(r.status, pause) {
+			if readable(r.line, pause) {
 				return nil // it failed, as follow will read
 			}
 			continue

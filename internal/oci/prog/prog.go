@@ -29,7 +29,7 @@ const (
 	Fail         // fail with Errno; with Args[0] a siginfo, tell how the process it is about ended (its code at offset Args[1], its status at Args[2])
 	OpenPid      // host: Out = descriptor of /proc/PID of the child
 	Fork         // child: clone again with Flags; the parent reports the new PID and exits, the new process goes on
-	Keep         // child: close every descriptor from Args[0] on but the program's own two pipes and the registers in Keep
+	Keep         // child: close every descriptor from Args[0] on but the program's own and the registers in Keep
 	Hook         // host: run Hooks[Args[0]]
 	Unit         // host: have systemd make a scope around the child
 	WritePid     // host: write the child's PID in decimal to register Args[0]

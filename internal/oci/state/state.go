@@ -44,7 +44,7 @@ const (
 // Bounds of what is read, in bytes: annotations are as large as a config.json may be.
 const (
 	maxState = 8 << 20
-	maxStat  = 64 << 10
+	maxStat  = 4 << 10
 )
 
 // State is the file's content.
@@ -129,7 +129,7 @@ func StartTime(pid int) (ticks uint64, zombie bool, err error) {
 	if pid <= 0 {
 		return 0, false, errdef.New(errdef.NotFound, "no process %d", pid)
 	}
-	b, err := atomicfile.Read("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
+	b, err := atomicfile.ReadRecord("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
 	if err != nil {
 		return 0, false, err
 	}

@@ -115,6 +115,9 @@ func (p *planner) mkdirs(d Dir) {
 			for _, file := range [...]string{"cpuset.cpus", "cpuset.mems"} {
 				p.add(Step{Kind: Copy, Path: path.Join(dir, file), From: path.Join(parent, file), Why: why})
 			}
+			if dir != d.Path { // the next container's copies are made by the kernel
+				p.add(Step{Kind: Write, Path: path.Join(dir, "cgroup.clone_children"), Value: "1", Why: why})
+			}
 		}
 		parent = dir
 	}
