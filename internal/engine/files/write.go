@@ -152,11 +152,11 @@ func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree
 	if _, err := io.CopyBuffer(io.MultiWriter(p, onlyWriter{f}), in, make([]byte, 256<<10)); err != nil {
 		return nil, nil, bad(err)
 	}
-	root, err := p.Finish()
+	t, err := p.Finish()
 	if err != nil {
 		return nil, nil, bad(err)
 	}
-	return f, root, nil
+	return f, t.Tree(), nil
 }
 
 // nameless makes a file that is gone when it is closed, also by a crash.

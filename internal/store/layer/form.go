@@ -15,12 +15,12 @@ import (
 )
 
 // shape writes the store's form of a layer into dir, synced.
-func (s *Store) shape(dir string, root *tree.Inode, tar *os.File, id digest.Digest, size int64) error {
+func (s *Store) shape(dir string, t *tree.Table, tar *os.File, id digest.Digest, size int64) error {
 	if s.form == FormDir {
-		return unpackTo(filepath.Join(dir, fsDir), root, []*os.File{tar}, true)
+		return unpackTo(filepath.Join(dir, fsDir), t.Tree(), []*os.File{tar}, true)
 	}
 	return writeFile(filepath.Join(dir, indexFile), func(f *os.File) error {
-		_, err := erofs.Write(f, root, []erofs.Device{device(id, size)}, erofs.Options{Whiteouts: true})
+		_, err := erofs.WriteTable(f, t, []erofs.Device{device(id, size)}, erofs.Options{Whiteouts: true})
 		return err
 	})
 }
@@ -51,7 +51,7 @@ func (s *Store) reshape(info Info) error {
 		return err
 	}
 	defer drop()
-	if err := s.shape(dir, root, tar, info.DiffID, info.Size); err != nil {
+	if err := s.shape(dir, tree.Of(root), tar, info.DiffID, info.Size); err != nil {
 		return err
 	}
 	return publish(filepath.Join(dir, filepath.Base(have)), have)
@@ -86,7 +86,7 @@ func (s *Store) probe() (form string, loop bool, err error) {
 		return "", false, fmt.Errorf("probe layer form: %w", err)
 	}
 	defer f.Close()
-	if _, err := erofs.Write(f, tree.NewDir(), []erofs.Device{{Size: 1024}}, erofs.Options{}); err != nil {
+	if _, err := erofs.WriteTable(f, tree.NewTable(), []erofs.Device{{Size: 1024}}, erofs.Options{}); err != nil {
 		return "", false, fmt.Errorf("probe layer form: %w", err)
 	}
 	for _, loop := range []bool{false, true} {

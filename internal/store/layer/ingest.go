@@ -2,7 +2,6 @@ package layer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -79,7 +78,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 	if err := accept(id); err != nil {
 		return Info{}, err
 	}
-	root, err := p.Finish()
+	t, err := p.Finish()
 	if err != nil {
 		return Info{}, err
 	}
@@ -91,8 +90,8 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 			return Info{}, fmt.Errorf("pad %s: %w", tarFile, err)
 		}
 	}
-	info := Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(root)}
-	if err := beside(s, dir, root, f, info); err != nil {
+	info := Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: t.Implicit()}
+	if err := beside(s, dir, t, f, info); err != nil {
 		return Info{}, err
 	}
 	if err := f.Sync(); err != nil {
@@ -102,25 +101,14 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 }
 
 // beside writes what follows from a layer's tar into dir, synced.
-func beside(s *Store, dir string, root *tree.Inode, tar *os.File, info Info) error {
-	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return tree.Encode(f, root) }); err != nil {
+func beside(s *Store, dir string, t *tree.Table, tar *os.File, info Info) error {
+	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return t.Encode(f) }); err != nil {
 		return err
 	}
-	if err := s.shape(dir, root, tar, info.DiffID, info.Size); err != nil {
+	if err := s.shape(dir, t, tar, info.DiffID, info.Size); err != nil {
 		return err
 	}
 	return writeSync(filepath.Join(dir, infoFile), info)
-}
-
-// implicit reports whether a directory besides the root has no entry of its own.
-func implicit(root *tree.Inode) bool {
-	found := errors.New("found")
-	return tree.Walk(root, func(_ string, _, i *tree.Inode) error {
-		if i.IsDir() && i.Dir.Implicit {
-			return found
-		}
-		return nil
-	}) != nil
 }
 
 // create makes the file for a tar. Where mounts will read it directly (files: form erofs without loop devices) it is also written so:

@@ -12,28 +12,27 @@ import (
 // A stack of folders can't say two things that a merged tree says: that a directory which a layer only passes through keeps the
 // attributes it has below, and that a hard link leads into a lower layer. The mending folder, put on top, says both.
 
-// mends lists the paths concerned, over all layers. It must run before the trees are stacked.
-func mends(layers []*tree.Inode) []string {
+// mends lists the paths concerned in a layer.
+func mends(l *tree.Inode) []string {
 	var paths []string
-	for _, l := range layers {
-		if l.Dir.Implicit {
-			paths = append(paths, "")
-		}
-		_ = tree.Walk(l, func(p string, _, i *tree.Inode) error {
-			if i.Foreign() || i.IsDir() && i.Dir.Implicit {
-				paths = append(paths, p)
-			}
-			return nil
-		})
+	if l.Dir.Implicit {
+		paths = append(paths, "")
 	}
+	_ = tree.Walk(l, func(p string, _, i *tree.Inode) error {
+		if i.Foreign() || i.IsDir() && i.Dir.Implicit {
+			paths = append(paths, p)
+		}
+		return nil
+	})
 	return paths
 }
 
 // mend writes the mending folder; made is false when there is nothing to mend. A hard link becomes a copy there.
-func (s *Store) mend(dest string, root *tree.Inode, paths []string, chain []digest.Digest) (made bool, err error) {
+func (s *Store) mend(dest string, t *tree.Table, paths []string, chain []digest.Digest) (made bool, err error) {
 	if len(paths) == 0 {
 		return false, nil
 	}
+	root := t.Tree()
 	fix := shell(root)
 	for _, p := range paths {
 		graft(fix, root, p)

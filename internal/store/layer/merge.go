@@ -147,7 +147,7 @@ func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Dige
 			}
 		}
 	}
-	info, root, devices, mended, err := lay(s, chain)
+	info, t, devices, mended, err := lay(s, chain)
 	if err != nil {
 		return err
 	}
@@ -157,10 +157,10 @@ func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Dige
 	}
 	defer drop()
 	if s.form == FormDir {
-		info.Fix, err = s.mend(filepath.Join(dir, fsDir), root, mended, chain)
+		info.Fix, err = s.mend(filepath.Join(dir, fsDir), t, mended, chain)
 	} else {
 		err = writeFile(filepath.Join(dir, indexFile), func(f *os.File) error {
-			_, err := erofs.Write(f, root, devices, erofs.Options{})
+			_, err := erofs.WriteTable(f, t, devices, erofs.Options{})
 			return err
 		})
 	}
@@ -174,27 +174,49 @@ func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Dige
 }
 
 // lay lays the trees of a chain over each other; mended are the paths that folders would not show right.
-func lay(s *Store, chain []digest.Digest) (info mergedInfo, root *tree.Inode, devices []erofs.Device, mended []string, err error) {
-	info = mergedInfo{Chain: chain, Form: s.form}
-	trees := make([]*tree.Inode, len(chain))
+func lay(s *Store, chain []digest.Digest) (info mergedInfo, t *tree.Table, devices []erofs.Device, mended []string, err error) {
+	info, t = mergedInfo{Chain: chain, Form: s.form}, tree.NewTable()
 	for n, d := range chain {
 		i, err := s.Info(d)
 		if err != nil {
 			return info, nil, nil, nil, err
 		}
 		devices = append(devices, device(d, i.Size))
-		if trees[n], err = s.tree(d); err != nil {
-			return info, nil, nil, nil, err
+		below := t.Root()
+		if err := layOver(s, t, i, uint16(n)); err != nil {
+			return info, nil, nil, nil, fmt.Errorf("layer %d of %d: %w", n+1, len(chain), err)
 		}
-		if trees[n].Dir.Opaque {
+		if t.Root() != below {
 			info.From = n
 		}
+		if s.form == FormDir {
+			root, err := s.tree(d)
+			if err != nil {
+				return info, nil, nil, nil, err
+			}
+			mended = append(mended, mends(root)...)
+		}
 	}
-	mended = mends(trees)
-	if root, err = tree.Stack(trees); err == nil {
-		info.Root = rootOf(root)
+	root := t.Inode(t.Root())
+	info.Root = rootOf(&root)
+	return info, t, devices, mended, nil
+}
+
+// layOver lays a layer over those below it, as number n.
+func layOver(s *Store, t *tree.Table, i Info, n uint16) error {
+	f, err := os.Open(s.path(i.DiffID, treeFile))
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", i.DiffID, err)
 	}
-	return info, root, devices, mended, err
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil {
+		err = t.Lay(f, st.Size(), n, i.Foreign > 0)
+	}
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", i.DiffID, err)
+	}
+	return nil
 }
 
 func rootOf(i *tree.Inode) Root {

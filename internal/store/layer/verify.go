@@ -44,7 +44,7 @@ func Tree(s *Store, id digest.Digest) (*tree.Inode, error) {
 // derived is what a tar says, read anew.
 type derived struct {
 	info Info
-	root *tree.Inode
+	root *tree.Table
 	tree []byte
 }
 
@@ -119,9 +119,9 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	if d.root, err = p.Finish(); err != nil {
 		return spoilt("%v", err)
 	}
-	d.info = Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: implicit(d.root)}
+	d.info = Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: d.root.Implicit()}
 	var b bytes.Buffer
-	if err := tree.Encode(&b, d.root); err != nil {
+	if err := d.root.Encode(&b); err != nil {
 		return d, nil, err
 	}
 	d.tree = b.Bytes()
@@ -151,13 +151,13 @@ func (c *cancellable) Read(p []byte) (int, error) {
 // verifyForm compares the form with the tree. A form that is not there yet is made when it is wanted.
 func verifyForm(s *Store, id digest.Digest, d derived) (what string, err error) {
 	if s.form != FormErofs {
-		return verifyFolder(s, id, d.root)
+		return verifyFolder(s, id, d.root.Tree())
 	}
 	return sameImage(s.path(id, indexFile), d.root, []erofs.Device{device(id, d.info.Size)}, erofs.Options{Whiteouts: true})
 }
 
 // sameImage writes an index over the one on disk, as it were, and says where they part.
-func sameImage(path string, root *tree.Inode, devices []erofs.Device, o erofs.Options) (what string, err error) {
+func sameImage(path string, t *tree.Table, devices []erofs.Device, o erofs.Options) (what string, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -166,7 +166,7 @@ func sameImage(path string, root *tree.Inode, devices []erofs.Device, o erofs.Op
 	}
 	defer f.Close()
 	c := &comparing{f: f}
-	if _, err := erofs.Write(c, root, devices, o); err != nil && !errors.Is(err, errDiffers) {
+	if _, err := erofs.WriteTable(c, t, devices, o); err != nil && !errors.Is(err, errDiffers) {
 		return "", err
 	}
 	if n, _ := f.Read(make([]byte, 1)); n > 0 && !c.differs {

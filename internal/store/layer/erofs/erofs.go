@@ -34,32 +34,43 @@ type Options struct {
 	Whiteouts bool
 }
 
-// Write writes the image of root to w and returns its size, a multiple of 4,096.
+// Write is WriteTable for a tree of inodes.
 func Write(w io.Writer, root *tree.Inode, devices []Device, o Options) (int64, error) {
+	return WriteTable(w, tree.Of(root), devices, o)
+}
+
+// WriteTable writes the image of a tree to w and returns its size, a multiple of 4,096.
+func WriteTable(w io.Writer, t *tree.Table, devices []Device, o Options) (int64, error) {
 	if len(devices) > MaxDevices {
 		return 0, errdef.New(errdef.InvalidArgument, "erofs image: %d devices, at most %d", len(devices), MaxDevices)
 	}
-	p, err := plan(root, len(devices), o)
+	p, err := plan(t, len(devices), o)
 	if err != nil {
 		return 0, err
 	}
 	e := &encoder{w: bufio.NewWriterSize(w, 256<<10), plan: p}
 	e.super(devices)
-	e.inode(&p.nodes[0])
+	e.inode(0)
 	e.devices(devices)
 	for i := range p.nodes[1:] {
-		e.inode(&p.nodes[1+i])
+		e.inode(uint32(1 + i))
 	}
 	e.zeros(p.dataStart - e.off)
 	for i := range p.nodes {
-		if n := &p.nodes[i]; n.block >= 0 {
-			e.zeros(n.block*blockSize - e.off)
-			to := n.size
-			if n.layout == layoutInline {
-				to &^= blockSize - 1
-			}
-			e.payload(n, 0, to)
+		n := &p.nodes[i]
+		if n.block == noBlock {
+			continue
 		}
+		b, err := p.body(n)
+		if err != nil {
+			return 0, err
+		}
+		e.zeros(int64(n.block)*blockSize - e.off)
+		to := b.size
+		if b.layout == layoutInline {
+			to &^= blockSize - 1
+		}
+		e.payload(uint32(i), &b, 0, to)
 	}
 	e.zeros(p.end - e.off)
 	if e.err == nil {
@@ -111,7 +122,7 @@ func (e *encoder) super(devices []Device) {
 	le.PutUint32(b[0:], magic)
 	le.PutUint32(b[8:], compatMtime)
 	b[12] = blockBits
-	le.PutUint16(b[14:], uint16(e.plan.nodes[0].off/slotSize)) // close behind the super block, so 16 bits do
+	le.PutUint16(b[14:], uint16(e.plan.nodes[0].slot)) // close behind the super block, so 16 bits do
 	le.PutUint64(b[16:], uint64(len(e.plan.nodes)))
 	le.PutUint32(b[36:], uint32(e.plan.end/blockSize))
 	features := uint32(incompatChunked)
@@ -134,48 +145,50 @@ func (e *encoder) devices(devices []Device) {
 	}
 }
 
-func (e *encoder) inode(n *node) {
-	i := n.inode
-	e.zeros(n.off - e.off)
+func (e *encoder) inode(number uint32) {
+	n := &e.plan.nodes[number]
+	i, err := e.plan.body(n)
+	if err != nil && e.err == nil {
+		e.err = err
+	}
+	e.zeros(int64(n.slot)*slotSize - e.off)
 	var b [inodeSize]byte
-	le.PutUint16(b[0:], uint16(extended|n.layout))
-	le.PutUint16(b[2:], uint16(n.icount))
-	le.PutUint16(b[4:], uint16(n.mode()))
-	le.PutUint64(b[8:], uint64(n.size))
+	le.PutUint16(b[0:], uint16(extended|i.layout))
+	le.PutUint16(b[2:], uint16(i.icount))
+	le.PutUint16(b[4:], uint16(i.Mode))
+	le.PutUint64(b[8:], uint64(i.size))
 	switch {
-	case n.layout == layoutChunk:
-		le.PutUint16(b[16:], uint16(chunkIndexes|n.chunkBits))
-	case n.block >= 0:
-		le.PutUint32(b[16:], uint32(n.block))
+	case i.layout == layoutChunk:
+		le.PutUint16(b[16:], uint16(chunkIndexes|i.chunkBits))
 	case i.IsReg() || i.IsDir() || i.IsLink():
-		le.PutUint32(b[16:], noBlock)
+		le.PutUint32(b[16:], n.block)
 	default:
 		le.PutUint32(b[16:], i.Rdev)
 	}
-	le.PutUint32(b[20:], uint32(n.off/slotSize))
+	le.PutUint32(b[20:], n.slot)
 	le.PutUint32(b[24:], i.UID)
 	le.PutUint32(b[28:], i.GID)
 	le.PutUint64(b[32:], uint64(i.Sec))
 	le.PutUint32(b[40:], i.Nsec)
-	le.PutUint32(b[44:], n.nlink)
+	le.PutUint32(b[44:], n.links)
 	e.write(b[:])
-	e.xattrs(n)
-	switch n.layout {
+	e.xattrs(&i)
+	switch i.layout {
 	case layoutChunk:
 		e.zeros(-e.off & 7)
-		e.chunks(n)
+		e.chunks(&i)
 	case layoutInline:
-		e.payload(n, n.size&^(blockSize-1), n.size)
+		e.payload(number, &i, i.size&^(blockSize-1), i.size)
 	}
 }
 
 // chunks writes where the file's bytes lie: device numbers count from 1, block numbers from the start of the device.
-func (e *encoder) chunks(n *node) {
-	step := int64(blockSize) << n.chunkBits
-	for at := int64(0); at < n.size; at += step {
+func (e *encoder) chunks(i *body) {
+	step := int64(blockSize) << i.chunkBits
+	for at := int64(0); at < i.size; at += step {
 		var b [chunkSize]byte
-		le.PutUint16(b[2:], n.inode.Dev+1)
-		le.PutUint32(b[4:], uint32((n.inode.Off+at)/blockSize))
+		le.PutUint16(b[2:], i.Dev+1)
+		le.PutUint32(b[4:], uint32((i.Off+at)/blockSize))
 		e.write(b[:])
 	}
 }
@@ -185,13 +198,13 @@ func chunkBitsFor(size int64) int {
 	return min(bits.Len64(uint64(size-1)>>blockBits), maxChunkBits)
 }
 
-func (e *encoder) xattrs(n *node) {
-	if n.icount == 0 {
+func (e *encoder) xattrs(i *body) {
+	if i.icount == 0 {
 		return
 	}
 	var h [xattrHeader]byte
 	e.write(h[:])
-	for _, x := range n.xattrs {
+	for _, x := range i.Xattrs {
 		index, name := splitXattr(x.Name)
 		var b [4]byte
 		b[0], b[1] = byte(len(name)), index
@@ -204,35 +217,45 @@ func (e *encoder) xattrs(n *node) {
 }
 
 // payload writes bytes from..to of a directory or a symbolic link; from is a multiple of the block size.
-func (e *encoder) payload(n *node, from, to int64) {
-	if n.inode.IsLink() {
-		e.text(n.inode.Link[from:to])
+func (e *encoder) payload(number uint32, i *body, from, to int64) {
+	if i.IsLink() {
+		e.text(i.Link[from:to])
 		return
 	}
-	for _, b := range n.blocks[from/blockSize:] {
-		start, nameoff := e.off, len(b)*direntSize
-		for _, d := range b {
-			var r [direntSize]byte
-			le.PutUint64(r[0:], uint64(e.plan.nodes[d.node].off/slotSize))
-			le.PutUint16(r[8:], uint16(nameoff))
-			r[10] = e.plan.nodes[d.node].fileType()
-			e.write(r[:])
-			nameoff += len(d.name)
+	var ents, names []byte
+	at := int64(0) // of the block that ents and names are of
+	flush := func() {
+		if at >= from && at < to {
+			for o := 0; o < len(ents); o += direntSize { // names begin behind all entries
+				le.PutUint16(ents[o+8:], le.Uint16(ents[o+8:])+uint16(len(ents)))
+			}
+			e.write(ents)
+			e.write(names)
+			if at+blockSize < i.size {
+				e.zeros(blockSize - int64(len(ents)+len(names)))
+			}
 		}
-		for _, d := range b {
-			e.text(d.name)
-		}
-		if from += blockSize; from < n.size {
-			e.zeros(blockSize - (e.off - start))
-		}
-		if from >= to {
-			return
-		}
+		at, ents, names = at+blockSize, ents[:0], names[:0]
 	}
+	e.plan.entries(number, func(name []byte, node uint32) {
+		if len(ents)+len(names)+direntSize+len(name) > blockSize {
+			flush()
+		}
+		var r [direntSize]byte
+		le.PutUint64(r[0:], uint64(e.plan.nodes[node].slot))
+		le.PutUint16(r[8:], uint16(len(names)))
+		r[10] = e.plan.fileType(node)
+		ents, names = append(ents, r[:]...), append(names, name...)
+	})
+	flush()
 }
 
-func (n *node) fileType() byte {
-	switch n.mode() & unix.S_IFMT {
+func (p *layout) fileType(node uint32) byte {
+	mode := uint32(unix.S_IFCHR) // of the whiteout
+	if id := p.nodes[node].id; id != 0 {
+		mode = p.tree.Mode(id)
+	}
+	switch mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return ftReg
 	case unix.S_IFDIR:

@@ -1,7 +1,6 @@
 package erofs
 
 import (
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,9 +10,13 @@ import (
 )
 
 // layout is where everything lies: super block, root inode, device table, the other inodes, then the blocks of those directories
-// and links that do not fit behind their inode.
+// and links that do not fit behind their inode. It holds little of a tree, which it asks again and again.
 type layout struct {
+	tree        *tree.Table
+	opts        Options
 	nodes       []node // the root first, parents before children
+	number      []uint32
+	wh          uint32 // number of the inode that all whiteouts share, 0: none yet
 	deviceTable int64
 	dataStart   int64
 	end         int64
@@ -21,212 +24,233 @@ type layout struct {
 
 // node is an inode in the image.
 type node struct {
-	inode     *tree.Inode
-	off       int64
+	id    tree.ID // 0: the whiteout
+	up    uint32  // directories: the parent's number
+	size  uint32  // directories: bytes
+	links uint32
+	slot  uint32 // where it lies
+	block uint32 // first block of plain data, noBlock: none
+}
+
+// foreign is in the place of a number: a link that is shown once the layers are merged.
+const foreign = ^uint32(0)
+
+// body is what a node is in full.
+type body struct {
+	tree.Inode
 	size      int64
 	layout    int
 	chunkBits int
-	block     int64 // first block of plain data, -1: none
-	icount    int   // i_xattr_icount
-	nlink     uint32
-	xattrs    []tree.Xattr
-	blocks    [][]dirent // directories: entries by block
+	icount    int // i_xattr_icount
 }
 
-type dirent struct {
-	name string
-	node int
-}
-
-// whiteoutNode is the one inode that all whiteouts share; its link count is theirs.
-func whiteoutInode() *tree.Inode { return &tree.Inode{Mode: unix.S_IFCHR} }
-
-func (n *node) mode() uint32 { return n.inode.Mode }
-
-type planner struct {
-	layout
-	opts Options
-	wh   int // number of the whiteout inode, 0: none yet
-}
-
-func plan(root *tree.Inode, devices int, o Options) (*layout, error) {
-	p := &planner{opts: o}
-	if err := unmark(root); err != nil {
+func plan(t *tree.Table, devices int, o Options) (*layout, error) {
+	p := &layout{tree: t, opts: o, nodes: make([]node, 0, t.Inodes()+1), number: make([]uint32, t.Inodes())}
+	if err := p.fill(p.add(t.Root())); err != nil {
 		return nil, err
 	}
-	if err := p.add(root); err != nil {
-		return nil, err
-	}
-	if err := p.fill(0, 0); err != nil {
-		return nil, err
-	}
-	p.place(devices)
-	return &p.layout, nil
+	return p, p.place(devices)
 }
 
-func unmark(root *tree.Inode) error {
-	root.Mark = -1
-	return tree.Walk(root, func(path string, _, i *tree.Inode) error {
-		i.Mark = -1
-		if i.Foreign() {
-			i.Mark = -2
+// add numbers an inode. Numbers in p.number are one more, for 0 to be none.
+func (p *layout) add(id tree.ID) uint32 {
+	p.nodes = append(p.nodes, node{id: id, block: noBlock})
+	if id != 0 {
+		p.number[id] = uint32(len(p.nodes))
+	}
+	return uint32(len(p.nodes) - 1)
+}
+
+// fill numbers what is in a directory and goes down.
+func (p *layout) fill(self uint32) error {
+	p.nodes[self].links = 2
+	var down []uint32
+	err := p.tree.Names(p.nodes[self].id, func(_ []byte, id tree.ID) error {
+		mode := uint32(0)
+		if id != 0 {
+			mode = p.tree.Mode(id)
+		}
+		switch {
+		case id == 0 && !p.opts.Whiteouts:
+		case id == 0:
+			if p.wh == 0 {
+				p.wh = p.add(0)
+			}
+			p.nodes[p.wh].links++
+		case mode == 0:
+			p.number[id] = foreign
+		default:
+			if p.number[id] == 0 {
+				p.add(id)
+			}
+			n := p.number[id] - 1
+			if mode&unix.S_IFMT == unix.S_IFDIR {
+				p.nodes[n].up = self
+				down = append(down, n)
+				n = self
+			}
+			p.nodes[n].links++
 		}
 		return nil
 	})
+	used, blocks := 0, 0
+	p.entries(self, func(name []byte, _ uint32) {
+		need := direntSize + len(name)
+		if used+need > blockSize {
+			used, blocks = 0, blocks+1
+		}
+		used += need
+	})
+	p.nodes[self].size = uint32(blocks*blockSize + used)
+	for _, k := range down {
+		if err == nil {
+			err = p.fill(k)
+		}
+	}
+	return err
 }
 
-// add numbers an inode and settles everything about it but its entries and its place.
-func (p *planner) add(i *tree.Inode) error {
-	i.Mark = len(p.nodes)
-	n := node{inode: i, block: -1, xattrs: i.Xattrs}
-	if i.IsDir() && i.Dir.Opaque && p.opts.Whiteouts {
-		n.xattrs = append(n.xattrs[:len(n.xattrs):len(n.xattrs)], tree.Xattr{Name: "trusted.overlay.opaque", Value: "y"})
+// entries lists a directory as the image has it, in byte order.
+func (p *layout) entries(self uint32, f func(name []byte, node uint32)) {
+	dots := []string{".", ".."}
+	dot := func() {
+		if dots[0] == "." {
+			f([]byte("."), self)
+		} else {
+			f([]byte(".."), p.nodes[self].up)
+		}
+		dots = dots[1:]
+	}
+	_ = p.tree.Entries(p.nodes[self].id, func(name []byte, id tree.ID) error {
+		for len(dots) > 0 && dots[0] < string(name) {
+			dot()
+		}
+		switch {
+		case id == 0 && p.opts.Whiteouts:
+			f(name, p.wh)
+		case id != 0 && p.number[id] != foreign:
+			f(name, p.number[id]-1)
+		}
+		return nil
+	})
+	for len(dots) > 0 {
+		dot()
+	}
+}
+
+// body settles everything about a node but its place.
+func (p *layout) body(n *node) (b body, err error) {
+	if n.id == 0 {
+		b.Mode = unix.S_IFCHR
+		return b, nil
+	}
+	b.Inode = p.tree.Inode(n.id)
+	if b.IsDir() && b.Dir.Opaque && p.opts.Whiteouts {
+		b.Xattrs = append(b.Xattrs, tree.Xattr{Name: "trusted.overlay.opaque", Value: "y"})
 	}
 	size := 0
-	for _, x := range n.xattrs {
+	for _, x := range b.Xattrs {
 		index, name := splitXattr(x.Name)
 		if index == 0 || len(name) > 255 || len(x.Value) > 0xffff {
-			return errdef.New(errdef.InvalidArgument, "erofs image: extended attribute %.100q can't be stored", x.Name)
+			return b, errdef.New(errdef.InvalidArgument, "erofs image: extended attribute %.100q can't be stored", x.Name)
 		}
 		size += (4 + len(name) + len(x.Value) + 3) &^ 3
 	}
-	if len(n.xattrs) > 0 {
-		n.icount = 1 + size/4
+	if len(b.Xattrs) > 0 {
+		b.icount = 1 + size/4
 	}
-	if n.icount > maxIcount {
-		return errdef.New(errdef.InvalidArgument, "erofs image: extended attributes of one inode exceed 256 KiB")
+	if b.icount > maxIcount {
+		return b, errdef.New(errdef.InvalidArgument, "erofs image: extended attributes of one inode exceed 256 KiB")
 	}
 	switch {
-	case i.IsReg() && i.Size > 0:
-		n.size, n.layout, n.chunkBits = i.Size, layoutChunk, chunkBitsFor(i.Size)
-	case i.IsLink():
-		n.size = int64(len(i.Link))
+	case b.IsReg() && b.Size > 0:
+		b.size, b.layout, b.chunkBits = b.Size, layoutChunk, chunkBitsFor(b.Size)
+	case b.IsLink():
+		b.size = int64(len(b.Link))
+	case b.IsDir():
+		b.size = int64(n.size)
 	}
-	p.nodes = append(p.nodes, n)
-	return nil
+	if off := int64(n.slot) * slotSize; off > 0 && b.fits(off) {
+		b.layout = layoutInline
+	}
+	return b, nil
 }
 
-// fill collects the entries of directory number self and goes down.
-func (p *planner) fill(self, parent int) error {
-	dir := p.nodes[self].inode.Dir
-	ents := make([]dirent, 0, len(dir.Kids)+2)
-	ents = append(ents, dirent{".", self}, dirent{"..", parent})
-	p.nodes[self].nlink = 2
-	var down []int
-	for _, name := range dir.Names() {
-		k := dir.Kids[name]
-		if k.Mark == -2 { // a foreign link: shown once the layers are merged
-			continue
-		}
-		if k.Mark < 0 {
-			if err := p.add(k); err != nil {
-				return err
-			}
-		}
-		ents = append(ents, dirent{name, k.Mark})
-		if k.IsDir() {
-			down = append(down, k.Mark)
-			p.nodes[self].nlink++
-		} else {
-			p.nodes[k.Mark].nlink++
-		}
+// fixed is the size of an inode without what may lie behind it.
+func (b *body) fixed() int64 {
+	if b.icount == 0 {
+		return inodeSize
 	}
-	if p.opts.Whiteouts {
-		if err := p.hide(dir, &ents); err != nil {
-			return err
-		}
-	}
-	sort.Slice(ents, func(a, b int) bool { return strings.Compare(ents[a].name, ents[b].name) < 0 })
-	p.nodes[self].split(ents)
-	for _, k := range down {
-		if err := p.fill(k, self); err != nil {
-			return err
-		}
-	}
-	return nil
+	return inodeSize + xattrHeader + int64(b.icount-1)*4
 }
 
-// hide adds the whiteouts of a directory. A name that the layer has itself covers the lower one, a directory by being opaque.
-func (p *planner) hide(dir *tree.Dir, ents *[]dirent) error {
-	for _, name := range dir.Hidden() {
-		if dir.Kids[name] != nil {
-			continue
-		}
-		if p.wh == 0 {
-			p.wh = len(p.nodes)
-			if err := p.add(whiteoutInode()); err != nil {
-				return err
-			}
-		}
-		*ents = append(*ents, dirent{name, p.wh})
-		p.nodes[p.wh].nlink++
-	}
-	return nil
-}
-
-// split distributes entries over blocks, which no entry crosses.
-func (n *node) split(ents []dirent) {
-	used, from := 0, 0
-	for i, d := range ents {
-		need := direntSize + len(d.name)
-		if used+need > blockSize {
-			n.blocks = append(n.blocks, ents[from:i:i])
-			used, from = 0, i
-		}
-		used += need
-	}
-	n.blocks = append(n.blocks, ents[from:])
-	n.size = int64(len(n.blocks)-1)*blockSize + int64(used)
+// fits tells whether the end of a directory or a link fits behind its inode at off.
+func (b *body) fits(off int64) bool {
+	tail := b.size & (blockSize - 1)
+	return tail > 0 && (b.IsDir() || b.IsLink()) && (off+b.fixed())%blockSize+tail <= blockSize
 }
 
 // place gives inodes and blocks their offsets.
-func (p *planner) place(devices int) {
-	end := p.nodes[0].put(rootOffset)
-	p.deviceTable = (end + deviceSize - 1) &^ (deviceSize - 1)
-	end = p.deviceTable + int64(devices)*deviceSize
-	for i := range p.nodes[1:] {
-		end = p.nodes[1+i].put(end)
+func (p *layout) place(devices int) error {
+	end := int64(rootOffset)
+	for i := range p.nodes {
+		n := &p.nodes[i]
+		b, err := p.body(n)
+		if err != nil {
+			return err
+		}
+		if end = n.put(&b, end); i == 0 {
+			p.deviceTable = (end + deviceSize - 1) &^ (deviceSize - 1)
+			end = p.deviceTable + int64(devices)*deviceSize
+		}
 	}
 	end = (end + blockSize - 1) &^ (blockSize - 1)
 	p.dataStart = end
 	for i := range p.nodes {
-		if blocks := p.nodes[i].plainBlocks(); blocks > 0 {
-			p.nodes[i].block = end / blockSize
+		n := &p.nodes[i]
+		if n.id == 0 || p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFDIR && p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFLNK {
+			continue
+		}
+		b, err := p.body(n)
+		if err != nil {
+			return err
+		}
+		if blocks := b.plainBlocks(); blocks > 0 {
+			n.block = uint32(end / blockSize)
 			end += blocks * blockSize
 		}
 	}
-	p.end = (end + pageSize - 1) &^ (pageSize - 1)
+	if p.end = (end + pageSize - 1) &^ (pageSize - 1); p.end/blockSize > noBlock {
+		return errdef.New(errdef.InvalidArgument, "erofs image: more than 2 TiB")
+	}
+	return nil
 }
 
 // put places the inode at or behind off, so that neither the inode itself nor inline data crosses a block, and returns its end.
-func (n *node) put(off int64) int64 {
-	fixed := int64(inodeSize)
-	if n.icount > 0 {
-		fixed += xattrHeader + int64(n.icount-1)*4
-	}
-	tail := n.size & (blockSize - 1)
+func (n *node) put(b *body, off int64) int64 {
 	off = (off + slotSize - 1) &^ (slotSize - 1)
-	if at, ok := seat(off, fixed, tail); ok && tail > 0 && (n.inode.IsDir() || n.inode.IsLink()) {
-		off, n.layout = at, layoutInline
+	at, ok := b.seat(off, b.fits)
+	if !ok {
+		at, _ = b.seat(off, func(int64) bool { return true })
 	} else {
-		off, _ = seat(off, fixed, 0)
+		b.layout = layoutInline
 	}
-	n.off = off
-	end := off + fixed
-	switch n.layout {
+	n.slot = uint32(at / slotSize)
+	end := at + b.fixed()
+	switch b.layout {
 	case layoutChunk:
-		step := int64(blockSize) << n.chunkBits
-		end = (end+7)&^7 + (n.size+step-1)/step*chunkSize
+		step := int64(blockSize) << b.chunkBits
+		end = (end+7)&^7 + (b.size+step-1)/step*chunkSize
 	case layoutInline:
-		end += tail
+		end += b.size & (blockSize - 1)
 	}
 	return end
 }
 
-// seat finds the first place at or behind off where neither the inode nor a tail behind its fixed part crosses a block.
-func seat(off, fixed, tail int64) (int64, bool) {
+// seat finds the first place at or behind off where the inode does not cross a block, and that is right.
+func (b *body) seat(off int64, right func(off int64) bool) (int64, bool) {
 	for tries := 0; tries < blockSize/slotSize; tries++ {
-		if off%blockSize+inodeSize <= blockSize && (tail == 0 || (off+fixed)%blockSize+tail <= blockSize) {
+		if off%blockSize+inodeSize <= blockSize && right(off) {
 			return off, true
 		}
 		off += slotSize
@@ -235,14 +259,14 @@ func seat(off, fixed, tail int64) (int64, bool) {
 }
 
 // plainBlocks is how many blocks of data lie apart from the inode.
-func (n *node) plainBlocks() int64 {
-	if !n.inode.IsDir() && !n.inode.IsLink() {
+func (b *body) plainBlocks() int64 {
+	if !b.IsDir() && !b.IsLink() {
 		return 0
 	}
-	if n.layout == layoutInline {
-		return n.size / blockSize
+	if b.layout == layoutInline {
+		return b.size / blockSize
 	}
-	return (n.size + blockSize - 1) / blockSize
+	return (b.size + blockSize - 1) / blockSize
 }
 
 func splitXattr(name string) (index byte, rest string) {

@@ -1,6 +1,6 @@
 // Package provenance owns the question which layer of an image brought which name, and which layer hides what.
 //
-// It promises an answer from the layers' trees alone, with the semantics of tree.Apply. It must never touch a file system.
+// It promises an answer from the layers' trees alone, with the semantics of tree.Table.Lay. It must never touch a file system.
 package provenance
 
 import (

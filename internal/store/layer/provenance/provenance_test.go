@@ -38,7 +38,7 @@ func layer(t *testing.T, names ...string) *tree.Inode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return root
+	return root.Tree()
 }
 
 func TestNames(t *testing.T) {

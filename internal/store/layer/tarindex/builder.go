@@ -20,7 +20,7 @@ const (
 // builder puts entries into the tree, as unpacking them in order would.
 type builder struct {
 	limits  Limits
-	root    *tree.Inode
+	tree    *tree.Table
 	entries int
 	foreign int
 	meta    int64
@@ -66,14 +66,8 @@ func (b *builder) setRoot(i *tree.Inode) error {
 	if !i.IsDir() {
 		return errdef.New(errdef.InvalidArgument, "tar: the root entry is no directory")
 	}
-	keep(i, b.root)
-	b.root = i
+	b.tree.SetRoot(i)
 	return nil
-}
-
-// keep moves what lies in an older directory of the same name into a newer one.
-func keep(fresh, old *tree.Inode) {
-	fresh.Dir.Kids, fresh.Dir.Whiteouts, fresh.Dir.Opaque = old.Dir.Kids, old.Dir.Whiteouts, old.Dir.Opaque
 }
 
 // place puts i at a clean path that is not the root.
@@ -86,35 +80,31 @@ func (b *builder) place(name string, i *tree.Inode) error {
 			return err
 		}
 	}
-	dir, base, err := tree.Parent(b.root, name, func() error { return b.count(0) })
+	dir, base, err := b.tree.Parent(name, func() error { return b.count(0) })
 	if err != nil {
 		return errdef.New(errdef.InvalidArgument, "tar: %.200q: %w", name, err)
 	}
-	d := dir.Dir
 	switch hidden, isWhiteout := strings.CutPrefix(base, whiteout); {
 	case b.plain:
 	case base == opaque:
-		d.Opaque = true
+		b.tree.Opaque(dir)
 		return nil
 	case isWhiteout:
 		if hidden == "" || hidden == "." || hidden == ".." {
 			return errdef.New(errdef.InvalidArgument, "tar: whiteout %.200q names nothing", name)
 		}
-		d.Hide(strings.Clone(hidden))
+		b.tree.Hide(dir, hidden)
 		return nil
 	}
 	if i.Foreign() {
-		return b.hard(d, name, base, i)
+		return b.hard(dir, name, base, i)
 	}
 	if i.Mode&unix.S_IFMT == unix.S_IFCHR && i.Rdev == 0 { // overlayfs' own whiteout: it acts as one in any form of layer
-		delete(d.Kids, base)
-		d.Hide(strings.Clone(base))
+		b.tree.Drop(dir, base)
+		b.tree.Hide(dir, base)
 		return nil
 	}
-	if old := d.Kids[base]; old != nil && old.IsDir() && i.IsDir() {
-		keep(i, old)
-	}
-	d.Kids[strings.Clone(base)] = i
+	b.tree.Put(dir, base, i)
 	return nil
 }
 
@@ -137,21 +127,23 @@ func reserved(name string) (skip bool, err error) {
 	return false, nil
 }
 
-// hard places a hard link: the same inode when this layer has the target, otherwise a foreign one for tree.Apply to find.
-func (b *builder) hard(d *tree.Dir, name, base string, i *tree.Inode) error {
+// hard places a hard link: the same inode when this layer has the target, otherwise a foreign one for tree.Table.Lay to find.
+func (b *builder) hard(dir tree.ID, name, base string, i *tree.Inode) error {
 	target, err := tree.Clean(i.Link)
 	if err != nil {
 		return err
 	}
-	t := tree.Lookup(b.root, target)
+	t := b.tree.Lookup(target)
 	switch {
-	case target == "" || t != nil && t.IsDir():
+	case target == "" || t != 0 && b.tree.Mode(t)&unix.S_IFMT == unix.S_IFDIR:
 		return errdef.New(errdef.InvalidArgument, "tar: hard link %.200q points to a directory, %.200q", name, i.Link)
-	case t == nil:
-		i.Link, t = target, i
+	case t == 0:
+		i.Link = target
 		b.foreign++
+		b.tree.Put(dir, base, i)
+	default:
+		b.tree.Link(dir, base, t)
 	}
-	d.Kids[strings.Clone(base)] = t
 	return nil
 }
 
@@ -174,11 +166,11 @@ func (b *builder) inode(h *header, off int64) (*tree.Inode, int64, error) {
 		i.Mode |= unix.S_IFREG
 		i.Size, i.Off = size, off
 	case typeHard:
-		i.Mode, i.Link = 0, strings.Clone(h.link)
+		i.Mode, i.Link = 0, h.link
 		return i, 0, nil
 	case typeSymlink:
 		i.Mode = unix.S_IFLNK | 0o777
-		i.Link = strings.Clone(h.link)
+		i.Link = h.link
 		if i.Link == "" || len(i.Link) >= tree.MaxPath || strings.IndexByte(i.Link, 0) >= 0 {
 			return nil, 0, errdef.New(errdef.InvalidArgument, "tar: symbolic link %.100q: its text is empty, too long or holds a NUL byte", h.name)
 		}
@@ -216,7 +208,7 @@ func (b *builder) xattrs(i *tree.Inode, h *header) error {
 			return errdef.New(errdef.InvalidArgument, "tar: %.100q: extended attribute %.60q is too large", h.name, r.key)
 		}
 		total += len(r.key) + len(r.value) + 8
-		i.Xattrs = append(i.Xattrs, tree.Xattr{Name: strings.Clone(r.key), Value: strings.Clone(r.value)})
+		i.Xattrs = append(i.Xattrs, tree.Xattr{Name: r.key, Value: r.value})
 	}
 	if total > MaxXattrs {
 		return errdef.New(errdef.InvalidArgument, "tar: %.100q: extended attributes exceed %d bytes", h.name, MaxXattrs)

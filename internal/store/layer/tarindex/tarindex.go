@@ -1,4 +1,4 @@
-// Package tarindex owns the reading of a layer's tar: from a stream of bytes to a tree.Inode tree that says where each file lies.
+// Package tarindex owns the reading of a layer's tar: from a stream of bytes to a tree.Table that says where each file lies.
 //
 // It promises bounded memory whatever the bytes are, that nothing is allocated by a length that a header merely claims, and that
 // every entry either is in the tree exactly as given or the whole layer is refused. It never keeps or copies file contents, and
@@ -58,7 +58,7 @@ type Parser struct {
 // New returns a Parser.
 func New(l Limits) *Parser {
 	l = l.withDefaults()
-	return &Parser{limits: l, want: block, build: builder{limits: l, root: tree.NewDir()}}
+	return &Parser{limits: l, want: block, build: builder{limits: l, tree: tree.NewTable()}}
 }
 
 // NewPlain returns a Parser for a tar that is no layer: names that are whiteouts in a layer are names like any other.
@@ -207,8 +207,8 @@ func (p *Parser) special(typ byte, s string) (err error) {
 	return err
 }
 
-// Finish ends the stream and returns the layer's root.
-func (p *Parser) Finish() (*tree.Inode, error) {
+// Finish ends the stream and returns the layer's tree.
+func (p *Parser) Finish() (*tree.Table, error) {
 	switch {
 	case p.err != nil:
 		return nil, p.err
@@ -218,8 +218,8 @@ func (p *Parser) Finish() (*tree.Inode, error) {
 		p.err = errdef.New(errdef.InvalidArgument, "tar: ends behind an extended header, at byte %d", p.off)
 	default:
 		p.err = errdef.New(errdef.InvalidArgument, "tar: parser was finished already")
-		tree.Settle(p.build.root)
-		return p.build.root, nil
+		p.build.tree.Settle()
+		return p.build.tree, nil
 	}
 	return nil, p.err
 }

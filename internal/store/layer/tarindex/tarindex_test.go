@@ -68,7 +68,11 @@ func parse(l Limits, b []byte) (*tree.Inode, error) {
 	if _, err := p.Write(b); err != nil {
 		return nil, err
 	}
-	return p.Finish()
+	root, err := p.Finish()
+	if err != nil {
+		return nil, err
+	}
+	return root.Tree(), nil
 }
 
 func names(root *tree.Inode) string {
@@ -300,7 +304,7 @@ func TestPieces(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got bytes.Buffer
-		tree.Encode(&got, root)
+		root.Encode(&got)
 		if !bytes.Equal(got.Bytes(), want.Bytes()) {
 			t.Errorf("pieces of %d give another tree", n)
 		}

@@ -65,6 +65,13 @@ func (e *treeEncoder) flush() {
 func (e *treeEncoder) uint(v uint64) { e.buf = binary.AppendUvarint(e.buf, v) }
 func (e *treeEncoder) text(s string) { e.uint(uint64(len(s))); e.buf = append(e.buf, s...) }
 
+// appendInode appends an inode as it is encoded.
+func appendInode(b []byte, i *Inode) []byte {
+	e := treeEncoder{buf: b}
+	e.inode(i)
+	return e.buf
+}
+
 func (e *treeEncoder) inode(i *Inode) {
 	e.uint(uint64(i.Mode))
 	e.uint(uint64(i.UID))
@@ -133,7 +140,7 @@ func Decode(b []byte) (*Inode, error) {
 	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum {
 		return nil, errdef.New(errdef.DataLoss, "tree: checksum is wrong")
 	}
-	d := &treeDecoder{r: bytes.NewReader(body[len(Magic):])}
+	d := &decoder{r: bytes.NewReader(body[len(Magic):])}
 	root := d.inode()
 	if d.err == nil && !root.IsDir() {
 		d.fail("its root is no directory")
@@ -151,19 +158,26 @@ func Decode(b []byte) (*Inode, error) {
 	return root, nil
 }
 
-type treeDecoder struct {
-	r    *bytes.Reader
+// source is what is decoded; Len is an upper bound of what is left.
+type source interface {
+	io.Reader
+	io.ByteReader
+	Len() int
+}
+
+type decoder struct {
+	r    source
 	seen []*Inode
 	err  error
 }
 
-func (d *treeDecoder) fail(why string) {
+func (d *decoder) fail(why string) {
 	if d.err == nil {
 		d.err = errdef.New(errdef.DataLoss, "tree: %s", why)
 	}
 }
 
-func (d *treeDecoder) uint(limit uint64) uint64 {
+func (d *decoder) uint(limit uint64) uint64 {
 	v, err := binary.ReadUvarint(d.r)
 	if err != nil || v > limit {
 		d.fail("a number is cut off or out of range")
@@ -172,7 +186,7 @@ func (d *treeDecoder) uint(limit uint64) uint64 {
 	return v
 }
 
-func (d *treeDecoder) text() string {
+func (d *decoder) text() string {
 	n := d.uint(uint64(d.r.Len()))
 	if d.err != nil {
 		return ""
@@ -184,7 +198,7 @@ func (d *treeDecoder) text() string {
 	return s.String()
 }
 
-func (d *treeDecoder) name() string {
+func (d *decoder) name() string {
 	n := d.text()
 	if n == "" || n == "." || n == ".." || len(n) > MaxName || strings.ContainsAny(n, "/\x00") {
 		d.fail("a name is no name")
@@ -192,7 +206,7 @@ func (d *treeDecoder) name() string {
 	return n
 }
 
-func (d *treeDecoder) inode() *Inode {
+func (d *decoder) inode() *Inode {
 	const u32 = 1<<32 - 1
 	i := &Inode{Mode: uint32(d.uint(0xffff)), UID: uint32(d.uint(u32)), GID: uint32(d.uint(u32))}
 	sec, err := binary.ReadVarint(d.r)
@@ -218,7 +232,7 @@ func (d *treeDecoder) inode() *Inode {
 	return i
 }
 
-func (d *treeDecoder) dir(dir *Dir, depth int) {
+func (d *decoder) dir(dir *Dir, depth int) {
 	if depth > MaxPath {
 		d.fail("deeper than paths can be")
 	}

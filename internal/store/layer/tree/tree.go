@@ -1,7 +1,7 @@
 // Package tree owns what a layer says: a tree of inodes, names, whiteouts and where each file's bytes lie.
 //
 // It promises that names in a tree are plain (no slash, no NUL, not "." or "..", at most 255 bytes), that a hard link is the same
-// *Inode under several names, and that Apply has the semantics of OCI image layers. It must never touch a file system.
+// *Inode (or ID) under several names, and that Lay has the semantics of OCI image layers. It must never touch a file system.
 package tree
 
 import (

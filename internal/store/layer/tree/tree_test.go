@@ -42,31 +42,43 @@ type op struct {
 }
 
 // layerOf builds a layer; parents are implicit. It returns nil when a path leads through a file of the same layer.
-func layerOf(ops []op) *Inode {
-	root := NewDir()
+func layerOf(ops []op) *Table {
+	t := NewTable()
 	for _, o := range ops {
-		dir, base, err := Parent(root, o.path, func() error { return nil })
+		dir, base, err := t.Parent(o.path, func() error { return nil })
 		if err != nil {
 			return nil
 		}
 		switch o.kind {
 		case 'f':
-			dir.Dir.Kids[base] = &Inode{Mode: unix.S_IFREG | 0o644, UID: o.uid}
+			t.Put(dir, base, &Inode{Mode: unix.S_IFREG | 0o644, UID: o.uid})
 		case 'd':
 			d := NewDir()
 			d.UID, d.Dir.Implicit = o.uid, false
-			if old := dir.Dir.Kids[base]; old != nil && old.IsDir() {
-				d.Dir.Kids, d.Dir.Whiteouts, d.Dir.Opaque = old.Dir.Kids, old.Dir.Whiteouts, old.Dir.Opaque
-			}
-			dir.Dir.Kids[base] = d
+			t.Put(dir, base, d)
 		case 'w':
-			dir.Dir.Hide(base)
+			t.Hide(dir, base)
 		case 'o':
-			dir.Dir.Opaque = true
+			t.Opaque(dir)
 		}
 	}
-	Settle(root)
-	return root
+	t.Settle()
+	return t
+}
+
+// stack lays layers over each other, the lowest first.
+func stack(layers ...*Table) (*Inode, error) {
+	t := NewTable()
+	for n, l := range layers {
+		var b bytes.Buffer
+		if err := l.Encode(&b); err != nil {
+			return nil, err
+		}
+		if err := t.Lay(bytes.NewReader(b.Bytes()), int64(b.Len()), uint16(n), true); err != nil {
+			return nil, err
+		}
+	}
+	return t.Tree(), nil
 }
 
 // apply does the same to the model: first all that hides, then all that is there.
@@ -148,24 +160,31 @@ func opsFrom(b []byte) (layers [][]op) {
 func checkMerge(t *testing.T, b []byte) {
 	t.Helper()
 	want := model{}
-	var trees []*Inode
+	var trees []*Table
 	for _, ops := range opsFrom(b) {
 		l := layerOf(ops)
 		if l == nil {
 			continue
 		}
-		var enc bytes.Buffer
-		if err := Encode(&enc, l); err != nil {
+		var enc, same bytes.Buffer
+		if err := l.Encode(&enc); err != nil {
 			t.Fatal(err)
 		}
 		back, err := Decode(enc.Bytes())
 		if err != nil {
 			t.Fatal(err)
 		}
-		want.apply(l)
-		trees = append(trees, back)
+		if err := Of(back).Encode(&same); err != nil || !bytes.Equal(same.Bytes(), enc.Bytes()) {
+			t.Fatalf("encoded again it is another: %v", err)
+		}
+		same.Reset()
+		if err := Encode(&same, l.Tree()); err != nil || !bytes.Equal(same.Bytes(), enc.Bytes()) {
+			t.Fatalf("table and inodes are encoded differently: %v", err)
+		}
+		want.apply(back)
+		trees = append(trees, l)
 	}
-	root, err := Stack(trees)
+	root, err := stack(trees...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +209,7 @@ func FuzzMerge(f *testing.F) {
 
 func FuzzDecode(f *testing.F) {
 	var b bytes.Buffer
-	Encode(&b, layerOf(opsFrom([]byte("1f3d5g7h9j0k1l2z3x4c5v6b7n8m"))[0]))
+	layerOf(opsFrom([]byte("1f3d5g7h9j0k1l2z3x4c5v6b7n8m"))[0]).Encode(&b)
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if root, err := Decode(b); err == nil {
@@ -212,7 +231,7 @@ func TestForeignLinks(t *testing.T) {
 		root.Dir.Hide("dir")
 		return root
 	}
-	root, err := Stack([]*Inode{lower, link("dir/f")})
+	root, err := stack(lower, Of(link("dir/f")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,20 +239,20 @@ func TestForeignLinks(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	for _, to := range []string{"etc/shadow", "d", ""} {
-		if _, err := Stack([]*Inode{layerOf([]op{{'d', "d", 6}}), link(to)}); !errdef.Is(err, errdef.InvalidArgument) {
+		if _, err := stack(layerOf([]op{{'d', "d", 6}}), Of(link(to))); !errdef.Is(err, errdef.InvalidArgument) {
 			t.Errorf("link to %q: %v", to, err)
 		}
 	}
 	two := link("x")
 	two.Dir.Kids["x"] = &Inode{Link: "h"}
-	if _, err := Stack([]*Inode{two}); err == nil {
+	if _, err := stack(Of(two)); err == nil {
 		t.Error("links to each other are accepted")
 	}
 }
 
 func TestDamage(t *testing.T) {
 	var b bytes.Buffer
-	if err := Encode(&b, layerOf([]op{{'f', "a/b", 1}, {'w', "a/c", 0}})); err != nil {
+	if err := layerOf([]op{{'f', "a/b", 1}, {'w', "a/c", 0}}).Encode(&b); err != nil {
 		t.Fatal(err)
 	}
 	for n := range b.Len() {
@@ -241,6 +260,12 @@ func TestDamage(t *testing.T) {
 		d[n] ^= 1
 		if _, err := Decode(d); !errdef.Is(err, errdef.DataLoss) {
 			t.Errorf("bit flipped in byte %d: %v", n, err)
+		}
+		if err := NewTable().Lay(bytes.NewReader(d), int64(len(d)), 0, false); !errdef.Is(err, errdef.DataLoss) {
+			t.Errorf("bit flipped in byte %d, laid: %v", n, err)
+		}
+		if err := NewTable().Lay(bytes.NewReader(b.Bytes()[:n]), int64(n), 0, true); !errdef.Is(err, errdef.DataLoss) {
+			t.Errorf("cut at %d, laid: %v", n, err)
 		}
 		if _, err := Decode(b.Bytes()[:n]); !errdef.Is(err, errdef.DataLoss) {
 			t.Errorf("cut at %d: %v", n, err)
