@@ -67,7 +67,7 @@ func newDisk(t *testing.T, size int64, options ...string) *disk {
 
 func (d *disk) mount(t *testing.T) {
 	t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-o", "loop,errors=remount-ro", d.image, d.dir).CombinedOutput(); err != nil {
 		t.Skipf("no loop device here: %v: %s", err, out)
 	}
 }

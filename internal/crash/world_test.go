@@ -194,6 +194,7 @@ func (w *world) verify(t *testing.T) (layers []digest.Digest) {
 			t.Error(err)
 		}
 	}
+	w.Dhow("system", "check").OK()
 	if n := len(blobs) + len(layers); len(w.stored(t)) != n {
 		t.Errorf("%d blobs and layers, and besides them: %v", n, w.stored(t))
 	}

@@ -57,6 +57,9 @@ func Open(c Config) (_ *Depot, err error) {
 			return nil, err
 		}
 	}
+	if err := makeRoom(c.Root); err != nil {
+		return nil, err
+	}
 	if len(c.CertDirs) == 0 {
 		c.CertDirs = []string{"/etc/dhow/certs.d", "/etc/docker/certs.d"}
 	}
@@ -128,7 +131,9 @@ func (d *Depot) Sweep() error {
 		}
 		c.Keep, c.Chains = append(c.Keep, chain...), append(c.Chains, layer.ChainID(chain))
 	}
-	_, err = gc.Sweep(c)
+	if _, err = gc.Sweep(c); err == nil {
+		keepRoom(d.root)
+	}
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
 )
 
 // stage makes a folder under tmp/ that Sweep leaves alone until drop is called; drop also removes what is still in it.
@@ -46,21 +46,19 @@ func publish(stage, final string) error {
 	return atomicfile.SyncDir(filepath.Dir(final))
 }
 
-// discard makes a folder vanish at once and then frees its space.
+// discard makes a folder vanish at once and then frees its space. It makes no new file: a full disk has no room for one.
 func (s *Store) discard(path, what string) error {
-	dir, drop, err := s.stage("rm")
-	if err != nil {
-		return err
-	}
-	defer drop()
-	err = os.Rename(path, filepath.Join(dir, "x"))
-	if errors.Is(err, fs.ErrNotExist) {
+	gone := filepath.Join(s.dir, tmpDir, "rm-"+id.New()[:16])
+	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, gone, unix.RENAME_NOREPLACE)
+	if err == unix.ENOENT {
 		return errdef.New(errdef.NotFound, "%s: not in the store", what)
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", what, err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(path))
+	err = atomicfile.SyncDir(filepath.Dir(path))
+	removeTree(gone) // what this leaves is swept
+	return err
 }
 
 // Sweep removes what a crash left half made. It may run at any time.
