@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -40,12 +39,7 @@ func (r *Restorer) Run(o *Options) error {
 	if err := restorable(r, o); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { // ends with the restore, and its thread with it, for that has a mount namespace of its own
-		runtime.LockOSThread()
-		done <- r.apart(o)
-	}()
-	return <-done
+	return mount.Apart(func() error { return r.apart(o) })
 }
 
 func restorable(r *Restorer, o *Options) error {
@@ -68,7 +62,7 @@ func restorable(r *Restorer, o *Options) error {
 	return nil
 }
 
-// apart works in a mount namespace of its own.
+// apart works in a mount namespace of its own, on a thread that ends with it.
 func (r *Restorer) apart(o *Options) error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare mount namespace: %w", err)
@@ -407,20 +401,12 @@ func protectRoot(pid int) error {
 		return err
 	}
 	defer ns.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS); err != nil {
-				return fmt.Errorf("unshare: %w", err)
-			}
-			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("setns: %w", err)
-			}
-			return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-		}()
-	}()
-	return <-done
+	return mount.Apart(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("setns: %w", err)
+		}
+		return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	})
 }
 
 // verify checks that the first process is as confined as config.json says: older versions of criu restore less than they save.
