@@ -64,15 +64,16 @@ func watchV1(d plan.Dir) (*OOMWatch, error) {
 	return &OOMWatch{dir: d, file: os.NewFile(uintptr(fd), "eventfd")}, nil
 }
 
-// watchV2 uses that the kernel says IN_MODIFY of these two files (Documentation/admin-guide/cgroup-v2.rst).
+// watchV2 uses that the kernel says IN_MODIFY of two files (Documentation/admin-guide/cgroup-v2.rst), up to 10 ms late and not at all when
+// the cgroup is removed before; that is told by the folder above.
 func watchV2(d plan.Dir) (*OOMWatch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
 	w := &OOMWatch{dir: d, file: os.NewFile(uintptr(fd), "inotify")}
-	for _, name := range [...]string{"memory.events", "cgroup.events"} {
-		if _, err := unix.InotifyAddWatch(fd, path.Join(d.Path, name), unix.IN_MODIFY); err != nil {
+	for name, what := range map[string]uint32{"memory.events": unix.IN_MODIFY, "cgroup.events": unix.IN_MODIFY, "..": unix.IN_DELETE} {
+		if _, err := unix.InotifyAddWatch(fd, path.Join(d.Path, name), what); err != nil {
 			w.file.Close()
 			return nil, err
 		}

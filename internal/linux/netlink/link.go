@@ -117,7 +117,7 @@ func (h *Handle) Link(name string) (Link, error) {
 
 // Links returns every device of the namespace.
 func (h *Handle) Links() ([]Link, error) {
-	ls, err := h.h.LinkList()
+	ls, err := whole(h.h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -126,6 +126,16 @@ func (h *Handle) Links() ([]Link, error) {
 		out = append(out, linkOf(l))
 	}
 	return out, nil
+}
+
+// whole asks for a list again when what changed meanwhile left something out, as the kernel says then.
+func whole[T any](list func() ([]T, error)) (out []T, err error) {
+	for range 20 {
+		if out, err = list(); !errors.Is(err, vnl.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
 }
 
 func linkOf(l vnl.Link) Link {
@@ -188,7 +198,7 @@ func (h *Handle) AddAddr(index int, p netip.Prefix) error {
 
 // Addrs returns the addresses of a device.
 func (h *Handle) Addrs(index int) ([]netip.Prefix, error) {
-	as, err := h.h.AddrList(byIndex(index), unix.AF_UNSPEC)
+	as, err := whole(func() ([]vnl.Addr, error) { return h.h.AddrList(byIndex(index), unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -221,7 +231,7 @@ func (h *Handle) DeleteRoute(index int, dst netip.Prefix, via netip.Addr) error 
 
 // Routes returns the destinations of the namespace's main routing table, default routes excluded.
 func (h *Handle) Routes() ([]netip.Prefix, error) {
-	rs, err := h.h.RouteList(nil, unix.AF_UNSPEC)
+	rs, err := whole(func() ([]vnl.Route, error) { return h.h.RouteList(nil, unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

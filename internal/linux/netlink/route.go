@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	vnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +19,7 @@ type Route struct {
 func (h *Handle) Main() ([]Route, error) {
 	var out []Route
 	for family, zero := range map[int]netip.Addr{unix.AF_INET: netip.IPv4Unspecified(), unix.AF_INET6: netip.IPv6Unspecified()} {
-		rs, err := h.h.RouteList(nil, family)
+		rs, err := whole(func() ([]vnl.Route, error) { return h.h.RouteList(nil, family) })
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
