@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/cmd/dhowd/hello"
 	"github.com/dhow-containers/dhow/internal/engine"
 	"github.com/dhow-containers/dhow/internal/face/docker"
+	"github.com/dhow-containers/dhow/internal/store/dump"
 )
 
 // version and commit are set by the build (-ldflags -X).
@@ -42,7 +43,7 @@ func run(args []string) error {
 	var showVersion bool
 	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
 	f.Usage = func() {
-		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n\nFlags:\n")
+		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or index.erofs\n\nFlags:\n")
 		f.PrintDefaults()
 	}
 	for _, n := range []string{"H", "host"} {
@@ -72,7 +73,7 @@ func run(args []string) error {
 		return nil
 	}
 	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: dhowd takes flags only", f.Arg(0))
+		return dump.Command(os.Stdout, f.Args())
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("must run as root: it makes namespaces, mounts and networks (rootless mode is not implemented)")

@@ -108,7 +108,7 @@ func (e *Engine) assemble(c Config) error {
 	nets := &engnet.Service{Net: e.net, Events: bus}
 	why := &explainer.Service{Net: e.net, RunRoot: c.RunRoot, Table: c.Table}
 	e.containers = container.New(container.Config{
-		DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
+		Degraded: st.Degraded() != "", DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
 		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, LoadProfile: machine.LoadProfile(), Log: c.Log, Explain: why.Explain,
 	})
 	images.Users, nets.Find = e.containers.Users, e.containers.Record
@@ -127,7 +127,7 @@ func (e *Engine) assemble(c Config) error {
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,
 		System: &system.Service{
 			ID: e.ID, Release: c.Version, Commit: c.Commit, DataRoot: c.DataRoot, Storage: st.Driver, StorageStatus: st.Status, CgroupVersion: version,
-			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Mirrors: c.Mirrors, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage, ImageUse: keep.ImageUse,
+			SwapLimit: host.SwapLimit, AppArmor: host.AppArmor, AppArmorLacks: machine.AppArmorLacks(), Insecure: c.Insecure, Mirrors: c.Mirrors, Bus: bus, Containers: e.containers, Images: images, Volumes: volumes.Usage, ImageUse: keep.ImageUse, Degraded: st.Degraded,
 		},
 	}
 	return nil
@@ -152,13 +152,22 @@ func (e *Engine) recover(ctx context.Context) error {
 		// What could be put right has been; a container that ended just now is among the likely reasons.
 		e.log.Error("networks not all in order", "err", err)
 	}
+	if why := e.depot.Degraded(); why != "" {
+		e.log.Error("degraded: the metadata is damaged; running on what could be saved, nothing is swept: dhow system check --repair", "err", why)
+	}
 	if err := e.depot.Sweep(); err != nil {
-		return fmt.Errorf("recover: %w", err)
+		// An image's record that cannot be read keeps everything: dhow system check --repair.
+		e.log.Error("leftovers not swept", "err", err)
 	}
 	boot, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.boot.Go(func() { e.containers.Recovery().Boot(boot) })
 	e.boot.Go(func() { e.watch(boot) })
+	e.boot.Go(func() {
+		if err := e.depot.Backup(); err != nil {
+			e.log.Error("metadata not backed up", "err", err)
+		}
+	})
 	return nil
 }
 

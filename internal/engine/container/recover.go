@@ -32,20 +32,32 @@ func (s *Recovery) Load() error {
 			return err
 		}
 	}
-	return s.DB.Each(bucket, func(key string, raw []byte) error {
+	err := s.DB.Each(bucket, func(key string, raw []byte) error {
 		var rec api.Container
 		if err := meta.Decode(bucket, key, raw, &rec); err != nil {
+			if kept := keptRecord(s.runDir(key)); kept != nil {
+				s.know(kept)
+				return nil
+			}
 			s.Log.Error("container record is damaged, the container is left alone", "container", key, "err", err)
 			return nil
 		}
-		for _, m := range rec.Mounts {
-			if m.Name != "" {
-				s.Volumes.Hold(m.Name, rec.ID)
-			}
-		}
-		s.table.add(newUnit(&rec))
+		s.know(&rec)
 		return nil
 	})
+	if err == nil && s.Degraded {
+		err = s.loadRuns()
+	}
+	return err
+}
+
+func (s *Recovery) know(rec *api.Container) {
+	for _, m := range rec.Mounts {
+		if m.Name != "" {
+			s.Volumes.Hold(m.Name, rec.ID)
+		}
+	}
+	s.table.add(newUnit(rec))
 }
 
 // Adopt finds the runs of the last engine: living shims are watched again, ended ones are recorded, the rest is cleared away. It
@@ -66,6 +78,9 @@ func (s *Recovery) Adopt(ctx context.Context) (live []string, err error) {
 		})
 	}
 	wg.Wait()
+	if s.Degraded {
+		return live, nil
+	}
 	return live, s.sweep(ctx)
 }
 

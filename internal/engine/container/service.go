@@ -37,6 +37,7 @@ type Config struct {
 	Network   Network
 	Volumes   Volumes
 	Cgroups   Cgroups
+	Degraded  bool      // records may be missing: what has none is left alone
 	Host      spec.Host // Devices and AllDevices are filled in per container
 	// LoadProfile has the kernel know the default AppArmor profile, where Host names one.
 	LoadProfile func() error

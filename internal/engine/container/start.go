@@ -126,6 +126,9 @@ func (l *launch) do(ctx context.Context) (err error) {
 		return fmt.Errorf("make the run folder: %w", err)
 	}
 	l.undo = append(l.undo, func(context.Context) { os.RemoveAll(dir) })
+	if err := keepRecord(dir, l.rec); err != nil {
+		return err
+	}
 	if err := keeper.Forget(l.c.stateDir(l.rec.ID)); err != nil {
 		return err
 	}

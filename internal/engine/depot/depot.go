@@ -5,6 +5,7 @@ package depot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,10 +16,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dhow-containers/dhow/internal/base/id"
+	"github.com/dhow-containers/dhow/internal/engine/depot/rescue"
 	"github.com/dhow-containers/dhow/internal/engine/event"
 	"github.com/dhow-containers/dhow/internal/engine/upkeep"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
-	"github.com/dhow-containers/dhow/internal/store/check"
 	"github.com/dhow-containers/dhow/internal/store/content"
 	"github.com/dhow-containers/dhow/internal/store/gc"
 	"github.com/dhow-containers/dhow/internal/store/image"
@@ -45,9 +46,10 @@ type Depot struct {
 	Driver    string // the storage driver's name
 	Status    [][2]string
 
-	root   string
-	docs   *content.Store
-	layers *layer.Store
+	root    string
+	records *rescue.Metadata
+	docs    *content.Store
+	layers  *layer.Store
 }
 
 // Open opens the data root.
@@ -69,9 +71,10 @@ func Open(c Config) (_ *Depot, err error) {
 			d.Close()
 		}
 	}()
-	if d.DB, err = meta.Open(filepath.Join(c.Root, "meta.db")); err != nil {
+	if d.records, err = rescue.Open(c.Root); err != nil {
 		return nil, err
 	}
+	d.DB = d.records.DB
 	if d.ID, err = identity(d.DB); err != nil {
 		return nil, fmt.Errorf("read the engine's ID: %w", err)
 	}
@@ -94,6 +97,11 @@ func Open(c Config) (_ *Depot, err error) {
 	if d.Images, err = image.Open(image.Config{DB: d.DB, Content: d.docs, Layers: d.layers, Registry: d.Registry}); err != nil {
 		return nil, err
 	}
+	if d.Degraded() != "" {
+		if err = d.adopt(); err != nil {
+			return nil, err
+		}
+	}
 	form, loop := d.layers.Form()
 	d.Status = [][2]string{{"Layers", form}, {"Loop devices", strconv.FormatBool(loop)}}
 	return d, nil
@@ -111,8 +119,11 @@ func identity(db *meta.DB) (string, error) {
 }
 
 // Sweep removes what a crash left half made, and what nobody refers to: neither an image nor a snapshot. It must run before the
-// first pull and the first container of this process.
+// first pull and the first container of this process. Degraded it removes nothing: what has no record may have lost it.
 func (d *Depot) Sweep() error {
+	if d.Degraded() != "" {
+		return nil
+	}
 	if err := d.Snapshots.Sweep(); err != nil {
 		return err
 	}
@@ -143,7 +154,26 @@ type Size = upkeep.Size
 // Upkeep looks after the data root. users names the containers that use an image, limit bounds what images take.
 func (d *Depot) Upkeep(users func(image string) []string, limit Size, bus *event.Bus, log *slog.Logger) *upkeep.Service {
 	return &upkeep.Service{Users: users, Limit: limit, Bus: bus, Log: log,
-		Store: check.Config{Root: d.root, DB: d.DB, Content: d.docs, Layers: d.layers, Images: d.Images, Snapshots: d.Snapshots.Store}}
+		Store: upkeep.Store{Root: d.root, DB: d.DB, Content: d.docs, Layers: d.layers, Images: d.Images, Snapshots: d.Snapshots.Store, Degraded: d.Degraded, Restore: d.records.Restore}}
+}
+
+// Degraded says why the engine runs on saved records, "" when it does not.
+func (d *Depot) Degraded() string { return d.records.Degraded() }
+
+// Backup copies sound records, for a salvage to fall back on.
+func (d *Depot) Backup() error { return d.records.Backup() }
+
+// adopt makes records of the images whose documents and layers are here.
+func (d *Depot) adopt() error {
+	l := image.LedgerOf(d.Images)
+	ids, err := l.Unrecorded()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		_ = l.Adopt(id) // one that is not whole stays without a record, and is a stray
+	}
+	return l.CheckIndex(true)
 }
 
 // Close lets the data root go.
@@ -151,7 +181,7 @@ func (d *Depot) Close() error {
 	if d.DB == nil {
 		return nil
 	}
-	return d.DB.Close()
+	return errors.Join(d.records.Backup(), d.DB.Close())
 }
 
 // Records is one bucket of the records, for those who keep several kinds of their own in it.

@@ -42,6 +42,8 @@ type Service struct {
 	Containers          api.Containers
 	Images              api.Images
 	Volumes             func() []volume.Volume
+	// Degraded says why the engine runs on saved records, "" when it does not.
+	Degraded func() string
 	// ImageUse is what images take on disk, and how much of that those do which no container uses.
 	ImageUse func() (total, reclaimable int64, err error)
 }
@@ -105,6 +107,9 @@ func (s *Service) Info(ctx context.Context) (system.Info, error) {
 		if s.AppArmorLacks != "" {
 			out.Warnings = append(out.Warnings, "WARNING: containers run without an AppArmor profile: "+s.AppArmorLacks)
 		}
+	}
+	if why := s.Degraded(); why != "" {
+		out.Warnings = append(out.Warnings, "WARNING: degraded: "+why+": run dhow system check --repair")
 	}
 	if !s.SwapLimit {
 		out.Warnings = append(out.Warnings, "WARNING: No swap limit support")

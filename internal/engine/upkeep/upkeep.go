@@ -17,9 +17,12 @@ import (
 	reg "github.com/dhow-containers/dhow/internal/store/registry"
 )
 
+// Store is what is looked after.
+type Store = check.Config
+
 // Service implements api.Upkeep. Store has no Users, Keys, Repair and Report; these are the request's.
 type Service struct {
-	Store check.Config
+	Store Store
 	Users func(image string) []string
 	Bus   *event.Bus
 	Limit Size // of what images take on disk; 0 is none

@@ -25,7 +25,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/snapshot"
 )
 
-// Config says what is checked. All but Keys and Report are required.
+// Config says what is checked. All but Degraded, Restore, Keys and Report are required.
 type Config struct {
 	Root      string // the data root: for the quarantine, and shortened in findings
 	DB        *meta.DB
@@ -35,6 +35,9 @@ type Config struct {
 	Snapshots *snapshot.Store
 	// Users names the containers that an image is used by.
 	Users func(image string) []string
+	// Degraded says why the metadata is a saved copy, "" when it is not; Restore puts the copy in the place of what is damaged.
+	Degraded func() string
+	Restore  func() (did string, err error)
 	// Keys are the credentials for fetching anew.
 	Keys image.Keys
 	// Repair mends what is found.

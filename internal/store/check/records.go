@@ -22,6 +22,10 @@ type metadata struct{ *run }
 
 // records reads every record of the metadata: its pages, its JSON, and what images and their names say.
 func (u metadata) records() error {
+	if u.Degraded != nil && u.Degraded() != "" {
+		u.found(Finding{Kind: Metadata, Object: "meta.db", Path: filepath.Join(u.Root, "meta.db"), Problem: u.Degraded()},
+			"puts the records that could be saved in its place; look first whether all containers, networks and volumes are listed", u.Restore)
+	}
 	if err := u.DB.Check(); err != nil {
 		u.found(Finding{Kind: Metadata, Object: "meta.db", Path: filepath.Join(u.Root, "meta.db"), Problem: err.Error()},
 			"restart the engine: it saves what can be read when it cannot open the file", nil)

@@ -70,6 +70,28 @@ func (c catalog) sources(id digest.Digest) []string {
 	return names
 }
 
+// Unrecorded are the images of which there are documents and no record.
+func (l Ledger) Unrecorded() ([]digest.Digest, error) {
+	docs, err := readDocuments(l.s)
+	if err != nil {
+		return nil, err
+	}
+	c, err := l.s.readable()
+	if err != nil {
+		return nil, err
+	}
+	var out []digest.Digest
+	for _, d := range docs {
+		if d.Manifest == nil {
+			continue
+		}
+		if _, ok := c.images[d.Manifest.Config.Digest]; !ok && l.s.c.Content.Has(d.Manifest.Config.Digest) {
+			out = append(out, d.Manifest.Config.Digest)
+		}
+	}
+	return out, nil
+}
+
 // Adopt makes an image's record anew from its config and a manifest that names it, both on disk.
 func (l Ledger) Adopt(id digest.Digest) error {
 	s := l.s
