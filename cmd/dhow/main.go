@@ -1,4 +1,10 @@
 // Command dhow is the command line: see internal/face/cli.
+//
+// Go's runtime is spared what pays only in programs that live: reading its own CPU limit from cgroup files, and a goroutine that
+// watches it.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -68,7 +68,9 @@ func (a *app) join(ctx context.Context, ref string, j join) error {
 		return err
 	}
 	if j.proxy {
-		a.proxySignals(ctx, ins.ID)
+		if err := a.proxySignals(ctx, ins.ID); err != nil {
+			return err
+		}
 	}
 	session := make(chan error, 1)
 	go func() { session <- s.run(ctx); close(session) }()

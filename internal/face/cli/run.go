@@ -222,7 +222,9 @@ func (a *app) run(ctx context.Context, o *runOptions, req *container.CreateReque
 		}
 	}
 	if proxy {
-		a.proxySignals(ctx, id)
+		if err := a.proxySignals(ctx, id); err != nil {
+			return exit(exitEngine, err)
+		}
 	}
 	if err := a.api.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		return exit(startCode(err), err)

@@ -50,8 +50,13 @@ func Pipe(sigs ...syscall.Signal) (int, error) {
 func Read(fd int) []syscall.Signal {
 	var b [4 * 64]byte
 	n, _ := unix.Read(fd, b[:])
+	return Decode(b[:max(n, 0)])
+}
+
+// Decode tells what somebody read who waits in another way.
+func Decode(b []byte) []syscall.Signal {
 	var out []syscall.Signal
-	for i := 0; i+4 <= n; i += 4 {
+	for i := 0; i+4 <= len(b); i += 4 {
 		out = append(out, syscall.Signal(b[i]))
 	}
 	return out
