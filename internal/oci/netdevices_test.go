@@ -171,3 +171,26 @@ func TestResctrlUndone(t *testing.T) {
 		t.Error("somebody else's class of service was removed")
 	}
 }
+
+// A device that may not leave, the host's loopback above all, is not so much as taken down for a moment.
+func TestNetDevicesThatStay(t *testing.T) {
+	ownNetwork(t)
+	ip(t, "link set lo up")
+	ip(t, "address add 2001:db8::99/128 nodad dev lo")
+	ip(t, "link add bridge type bridge")
+	ip(t, "link set bridge addrgenmode none")
+	ip(t, "link set bridge up")
+	ip(t, "address add 2001:db8:1::1/64 nodad dev bridge")
+	ip(t, "route add 10.77.0.0/16 dev lo")
+	before := ip(t, "address show dev lo") + ip(t, "address show dev bridge") + ip(t, "route") + ip(t, "-6 route")
+	for _, name := range []string{"lo", "bridge"} {
+		b := newBox(t)
+		b.spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{name: {Name: "inside"}}
+		if _, err := b.try(); err == nil || !strings.Contains(err.Error(), "linux.netDevices["+name+"]: move it: invalid argument") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	if after := ip(t, "address show dev lo") + ip(t, "address show dev bridge") + ip(t, "route") + ip(t, "-6 route"); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+}

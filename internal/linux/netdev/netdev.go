@@ -111,14 +111,10 @@ func transfer(from, to *socket, l link, as string, ns int) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := from.up(l.index, false); err != nil { // it would be taken down anyhow, and renaming needs it on old kernels
-		return 0, fmt.Errorf("set it down: %w", err)
-	}
 	body := attribute(attribute(linkHeader(l.index, 0, 0), unix.IFLA_NET_NS_FD, word(uint32(ns))), unix.IFLA_IFNAME, text(as))
 	_, moveErr := from.call(unix.RTM_NEWLINK, unix.NLM_F_ACK, body)
 	if moveErr != nil {
-		if still, err := from.linkBy(l.index, ""); err == nil && still.name == l.name { // it did not go
-			from.settle(l.index, nil, l.flags&unix.IFF_UP != 0)
+		if still, err := from.linkBy(l.index, ""); err == nil && still.name == l.name { // it did not go, and the kernel has left it as it was
 			return 0, fmt.Errorf("move it: %w", moveErr)
 		}
 	}
