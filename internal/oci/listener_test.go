@@ -302,3 +302,75 @@ func TestFilterForbidsItsOwnLoading(t *testing.T) {
 		t.Errorf("%q, %d", got, code)
 	}
 }
+
+// startContainer hooks run under a filter that notifies, loaded before start: the agent is asked about their calls, too.
+func TestListenerStartHooks(t *testing.T) {
+	hook := func(args ...string) specs.Hook {
+		return specs.Hook{Path: "/bin/busybox", Args: args, Env: []string{"PATH=/bin"}}
+	}
+	seconds := 20
+	for _, nnp := range []bool{false, true} {
+		for _, def := range []specs.LinuxSeccompAction{specs.ActAllow, specs.ActNotify} {
+			b := newBox(t, "ls", "/mnt")
+			b.spec.Process.NoNewPrivileges = nnp
+			b.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{hook("sh", "-c", "mkdir /mnt/hooked; cat > /mnt/state; grep -c . /proc/self/fdinfo/0 > /mnt/fds; ls /proc/self/fd >> /mnt/fds"), hook("true")}}
+			b.spec.Hooks.StartContainer[0].Timeout = &seconds
+			a := newAgent(t, "@"+b.id, nil)
+			b.notify(a.path, def, map[specs.LinuxSeccompAction][]string{specs.ActAllow: {"mkdir"}}[def]...)
+			c, out, err := b.create()
+			check(t, err)
+			if st, err := c.Status(); err != nil || st != "created" {
+				t.Errorf("status %s, %v", st, err)
+			}
+			if _, err := os.Stat(filepath.Join(b.rootfs(), "mnt/hooked")); err == nil {
+				t.Error("the hook ran before start")
+			}
+			check(t, c.Start())
+			wait(t, c.Init())
+			check(t, c.Delete(false))
+			if got := <-out.done; got != "fds\nhooked\nstate\n" {
+				t.Errorf("output %q", got)
+			}
+			if states := a.stop(); len(states) != 1 || a.seen["mkdir"] != 1 {
+				t.Errorf("the agent was told %+v and saw %v", states, a.seen)
+			}
+			text, err := os.ReadFile(filepath.Join(b.rootfs(), "mnt/state"))
+			check(t, err)
+			var st specs.State
+			if err := json.Unmarshal(text, &st); err != nil || st.ID != b.id || st.Pid != 1 || st.Status != specs.StateCreated {
+				t.Errorf("the hook read %s (%v)", text, err)
+			}
+			if fds, err := os.ReadFile(filepath.Join(b.rootfs(), "mnt/fds")); err != nil || strings.Count(string(fds), "\n") != 5 {
+				t.Errorf("the hook holds %q (%v)", fds, err)
+			}
+		}
+	}
+	b := newBox(t)
+	b.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{hook("false")}}
+	a := newAgent(t, "@"+b.id, nil)
+	b.notify(a.path, specs.ActAllow, "mkdir")
+	c, out, err := b.create()
+	check(t, err)
+	if err := c.Start(); err == nil || !strings.Contains(err.Error(), "hooks.startContainer[0]: hook /bin/busybox: exit status 1") {
+		t.Errorf("a hook that fails: %v", err)
+	}
+	check(t, c.Delete(true))
+	<-out.done
+	a.stop()
+	b.notify(a.path, specs.ActAllow, "mkdir")
+	b.spec.Linux.Seccomp.Syscalls = append(b.spec.Linux.Seccomp.Syscalls, specs.LinuxSyscall{Names: []string{"waitid"}, Action: specs.ActErrno})
+	if _, err := b.try(); err == nil || !strings.Contains(err.Error(), "linux.seccomp: refuses waitid, by which startContainer hooks are run") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Hooks are of the container's life: an exec runs none.
+func TestExecRunsNoHooks(t *testing.T) {
+	b := newBox(t)
+	b.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/busybox", Args: []string{"touch", "/mnt/hooked"}}}}
+	c := b.sleeping()
+	check(t, os.Remove(filepath.Join(b.rootfs(), "mnt/hooked")))
+	if out := b.shell(c, nil, "ls /mnt; echo done"); out != "done\n" {
+		t.Errorf("exec says %q", out)
+	}
+}

@@ -33,7 +33,7 @@ type ExecInput struct {
 // namespace, then the same last steps as for the container's own process.
 func Exec(in ExecInput) (*prog.Program, error) {
 	s := *in.Spec
-	s.Process = in.Process
+	s.Process, s.Hooks = in.Process, nil // hooks are of the container's own life
 	if err := validate(&s, &in.Facts); err != nil {
 		return nil, err
 	}

@@ -77,8 +77,8 @@ func (c *compiler) hooksOf(kind string) []specs.Hook { return hooksOf(c.spec.Hoo
 // hostLane makes what hooks inside need from the host: memory files, which no folder of the container's has to hold.
 func (c hooker) hostLane() error {
 	s := c.spec
-	if len(c.hooksOf(startContainer)) > 0 && c.filter.notifies() {
-		return unsupported("hooks.startContainer together with a seccomp filter that notifies")
+	if err := c.allowed(); err != nil {
+		return err
 	}
 	if len(c.hooksOf(createContainer)) > 0 && c.ns.joins(u.CLONE_NEWNS) { // their path is the runtime's (config.md, POSIX-platform Hooks)
 		return invalid("hooks.createContainer", "they are programs of the host's, of which a joined mount namespace knows nothing: what has their names there is somebody else's; use createRuntime hooks")
@@ -126,11 +126,25 @@ func (c hooker) beforePivot() error {
 	return nil
 }
 
-// afterStart runs the hooks that are programs of the container's, as its process and confined as that.
-func (c hooker) afterStart() error {
+// afterStart runs the hooks that are programs of the container's, as its process and confined as that: prepare makes them so.
+func (c hooker) afterStart(prepare func() error) error {
 	for i, h := range c.hooksOf(startContainer) {
-		if err := c.run(startContainer, i, h, c.become); err != nil {
+		if err := c.run(startContainer, i, h, prepare); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// allowed refuses a filter that keeps hooks from being run under it: one that notifies is loaded before start, and then there is none
+// without it.
+func (c hooker) allowed() error {
+	if len(c.hooksOf(startContainer)) == 0 || !c.filter.notifies() {
+		return nil
+	}
+	for _, name := range []string{"clone", "lseek", "dup3", "waitid", "ppoll", "pidfd_send_signal"} {
+		if c.filter.Refuses(name) {
+			return invalid("linux.seccomp", "refuses %s, by which startContainer hooks are run: allow it or answer it with SCMP_ACT_NOTIFY", name)
 		}
 	}
 	return nil

@@ -164,12 +164,19 @@ func ExecNote(arg string) string { return "exec: " + strconv.Quote(arg) }
 
 // finish turns the child into the container's process.
 func (c process) finish() error {
-	if err := (hooker{c}).afterStart(); err != nil {
-		return err
+	if !c.filter.notifies() {
+		if err := (hooker{c}).afterStart(c.become); err != nil {
+			return err
+		}
 	}
 	c.ownStdio()
 	if err := c.become(); err != nil {
 		return err
+	}
+	if c.filter.notifies() { // it is loaded, for its listener's sake before start; the hooks inherit it with all the rest
+		if err := (hooker{c}).afterStart(func() error { return nil }); err != nil {
+			return err
+		}
 	}
 	c.execute()
 	return nil
