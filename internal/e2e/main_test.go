@@ -12,6 +12,7 @@ import (
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
@@ -77,7 +78,9 @@ func testImages(t *testing.T) map[string]*registry.Image {
 	app.Labels = map[string]string{"maker": "e2e"}
 	shell := dockerspec.DockerOCIImageConfig{}
 	shell.Env, shell.Cmd = app.Env[:1], []string{"sh"}
+	other := registry.Build(t, registry.Spec{Tars: [][]byte{extra}, Config: shell, Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}})
 	return map[string]*registry.Image{
+		"multi:1":        registry.Index(t, other, registry.Build(t, registry.Spec{Tars: [][]byte{base}, Config: app})),
 		"busybox:latest": registry.Build(t, registry.Spec{Tars: [][]byte{base}, Config: shell}),
 		"app:1":          registry.Build(t, registry.Spec{Tars: [][]byte{base, extra}, Config: app}),
 		"app:2":          registry.Build(t, registry.Spec{Tars: [][]byte{base, extra, registry.Tar(t, registry.Whiteout("etc/motd"))}, Config: app, Compress: "zstd"}),

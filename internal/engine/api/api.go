@@ -134,6 +134,7 @@ type Progress func(jsonstream.Message)
 
 // Images are the operations on local images.
 type Images interface {
+	// Pull takes os/arch[/variant], "all" for every platform, or "" for this host's.
 	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p Progress) error
 	// PullAll pulls every tag that the registry has of a repository.
 	PullAll(ctx context.Context, repository, platform string, auth *registry.AuthConfig, p Progress) error
@@ -144,8 +145,9 @@ type Images interface {
 	// Push uploads one tag, or with all every tag that the repository has here.
 	Push(ctx context.Context, ref string, o PushOptions, auth *registry.AuthConfig, p Progress) error
 	List(ctx context.Context, all bool, f Filters) ([]image.Summary, error)
-	Inspect(ctx context.Context, ref string) (image.InspectResponse, error)
-	History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error)
+	// Inspect and History take os/arch[/variant], "" for what the name means.
+	Inspect(ctx context.Context, ref, platform string) (image.InspectResponse, error)
+	History(ctx context.Context, ref, platform string) ([]image.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, target string) error
 	Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error)
 	Prune(ctx context.Context, f Filters) (image.PruneReport, error)

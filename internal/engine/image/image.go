@@ -23,6 +23,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/container"
 	"github.com/dhow-containers/dhow/internal/engine/event"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	store "github.com/dhow-containers/dhow/internal/store/image"
 	reg "github.com/dhow-containers/dhow/internal/store/registry"
@@ -49,18 +50,21 @@ type Service struct {
 
 // Local finds an image of this host; the embedded one is made when it is asked for. It implements container.Images.
 func (s *Service) Local(ctx context.Context, ref, platform string) (container.Image, error) {
-	img, err := s.resolve(ctx, ref)
+	img, err := s.platform(ctx, ref, platform)
 	if err != nil {
 		return container.Image{}, err
 	}
-	have := img.Platform.OS + "/" + img.Platform.Architecture
-	if img.Platform.Variant != "" {
-		have += "/" + img.Platform.Variant
-	}
-	if platform != "" && platform != have && !strings.HasPrefix(have, platform+"/") {
-		return container.Image{}, errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s): it is for %s", ref, platform, have)
-	}
+	have := manifest.PlatformString(img.Platform)
 	return container.Image{ID: img.ID.String(), Platform: have, Layers: img.DiffIDs, Config: img.Config.Config}, nil
+}
+
+// platform is resolve for one platform of an image, "" for the one that its name means.
+func (s *Service) platform(ctx context.Context, ref, platform string) (store.Image, error) {
+	img, err := s.resolve(ctx, ref)
+	if err != nil || platform == "" {
+		return img, err
+	}
+	return store.ResolvePlatform(s.Store, ref, platform)
 }
 
 func (s *Service) resolve(ctx context.Context, ref string) (store.Image, error) {
@@ -126,8 +130,8 @@ func (s *Service) event(a events.Action, id string, labels map[string]string, na
 }
 
 // Inspect implements api.Images.
-func (s *Service) Inspect(ctx context.Context, ref string) (dimage.InspectResponse, error) {
-	img, err := s.resolve(ctx, ref)
+func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.InspectResponse, error) {
+	img, err := s.platform(ctx, ref, platform)
 	if err != nil {
 		return dimage.InspectResponse{}, err
 	}
@@ -158,11 +162,12 @@ func list(in []string) []string {
 }
 
 // History implements api.Images.
-func (s *Service) History(ctx context.Context, ref string) ([]dimage.HistoryResponseItem, error) {
-	if _, err := s.resolve(ctx, ref); err != nil {
+func (s *Service) History(ctx context.Context, ref, platform string) ([]dimage.HistoryResponseItem, error) {
+	img, err := s.platform(ctx, ref, platform)
+	if err != nil {
 		return nil, err
 	}
-	steps, err := s.Store.History(ref)
+	steps, err := s.Store.History(img.ID.String())
 	if err != nil {
 		return nil, err
 	}

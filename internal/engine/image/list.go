@@ -47,9 +47,22 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 		out = append(out, dimage.Summary{
 			ID: img.ID.String(), Created: img.Created.Unix(), Labels: img.Config.Config.Labels, RepoTags: list(tags), RepoDigests: list(digests),
 			Size: img.Size, SharedSize: share(img), Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
+			Manifests: s.manifests(img),
 		})
 	}
 	return out, nil
+}
+
+// manifests are the platforms of an image that are here.
+func (s *Service) manifests(img store.Image) (out []dimage.ManifestSummary) {
+	for _, i := range append([]store.Image{img}, img.Parts...) {
+		users := s.Users(i.ID.String())
+		m := dimage.ManifestSummary{ID: i.Manifest.Digest.String(), Descriptor: i.Manifest, Available: true, Kind: dimage.ManifestKindImage,
+			ImageData: &dimage.ImageProperties{Platform: i.Platform, Containers: list(users)}}
+		m.ImageData.Size.Unpacked, m.Size.Total = i.Size, i.Size
+		out = append(out, m)
+	}
+	return out
 }
 
 // shared tells how much of an image is in others, too.

@@ -94,7 +94,7 @@ func (s *Service) shrink() {
 		used[r.ID] = s.lastUse(r.ID)
 	}
 	slices.SortFunc(all, func(a, b image.Record) int {
-		return cmp.Or(cmp.Compare(min(1, len(a.Tags)), min(1, len(b.Tags))), used[a.ID].Compare(used[b.ID]))
+		return cmp.Or(named(a)-named(b), used[a.ID].Compare(used[b.ID]))
 	})
 	for _, r := range all[:max(0, len(all)-1)] {
 		if size <= int64(s.Limit) {
@@ -115,6 +115,14 @@ func (s *Service) shrink() {
 	if size > int64(s.Limit) {
 		s.Log.Warn("images take more than --image-store-size, and all others are in use", "size", units.BytesSize(float64(size)), "limit", units.BytesSize(float64(s.Limit)))
 	}
+}
+
+// named is 0 for an image without a name, and that is no platform of another.
+func named(r image.Record) int {
+	if len(r.Tags) == 0 && r.PartOf == "" {
+		return 0
+	}
+	return 1
 }
 
 // told says what went and why.

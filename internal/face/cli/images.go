@@ -214,15 +214,19 @@ type historyRow struct{ Comment, CreatedAt, CreatedBy, CreatedSince, ID, Size st
 
 func cmdHistory(a *app) *cobra.Command {
 	var human, noTrunc, quiet bool
-	var fm string
+	var fm, platform string
 	c := words("history [OPTIONS] IMAGE", "Show how an image came to be", "dhow history debian:12", exactArgs(1),
 		func(c *cobra.Command, args []string) error {
 			api, err := a.client()
 			if err != nil {
 				return err
 			}
+			q := url.Values{}
+			if err := platformQuery(q, platform); err != nil {
+				return err
+			}
 			var list []image.HistoryResponseItem
-			if err := api.Get(c.Context(), "/images/"+escapeRef(args[0])+"/history", nil, &list); err != nil {
+			if err := api.Get(c.Context(), "/images/"+escapeRef(args[0])+"/history", q, &list); err != nil {
 				return err
 			}
 			rows := make([]any, len(list))
@@ -244,6 +248,7 @@ func cmdHistory(a *app) *cobra.Command {
 				Default: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"}
 			return t.Print(a.Stdout, fm, quiet, rows)
 		})
+	c.Flags().StringVar(&platform, "platform", "", "Of the image of this platform (OS/ARCH)")
 	c.Flags().BoolVarP(&human, "human", "H", true, "Print sizes and dates in words")
 	c.Flags().BoolVar(&noTrunc, "no-trunc", false, "Do not shorten")
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "Show IDs only")

@@ -53,7 +53,7 @@ func cmdInspect(a *app) *cobra.Command {
 }
 
 func inspectCommand(a *app, kind string) *cobra.Command {
-	var fm, typ string
+	var fm, typ, platform string
 	var size bool
 	what, short := "NAME|ID", "Show everything known about objects"
 	if kind != "" {
@@ -75,11 +75,21 @@ func inspectCommand(a *app, kind string) *cobra.Command {
 				}
 				search = []string{typ}
 			}
-			return a.inspect(c.Context(), args, search, fm, size)
+			q := url.Values{}
+			if err := platformQuery(q, platform); err != nil {
+				return err
+			}
+			if size {
+				q.Set("size", "1")
+			}
+			return a.inspect(c.Context(), args, search, fm, q)
 		})
 	c.Flags().StringVarP(&fm, "format", "f", "", "Format of the output: json or a Go template")
 	if kind == "" || kind == "container" {
 		c.Flags().BoolVarP(&size, "size", "s", false, "Show the sizes of a container's files")
+	}
+	if kind == "image" {
+		c.Flags().StringVar(&platform, "platform", "", "Of the image of this platform (OS/ARCH)")
 	}
 	if kind == "" {
 		c.Flags().StringVar(&typ, "type", "", "Look for this kind only (container, image, network, volume)")
@@ -87,7 +97,7 @@ func inspectCommand(a *app, kind string) *cobra.Command {
 	return c
 }
 
-func (a *app) inspect(ctx context.Context, refs, search []string, fm string, size bool) error {
+func (a *app) inspect(ctx context.Context, refs, search []string, fm string, q url.Values) error {
 	api, err := a.client()
 	if err != nil {
 		return err
@@ -95,7 +105,7 @@ func (a *app) inspect(ctx context.Context, refs, search []string, fm string, siz
 	var found []json.RawMessage
 	var failed []error
 	for _, ref := range refs {
-		kind, raw, err := find(ctx, api, ref, search, size)
+		kind, raw, err := find(ctx, api, ref, search, q)
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -135,12 +145,8 @@ func (a *app) inspect(ctx context.Context, refs, search []string, fm string, siz
 }
 
 // find asks for ref in the kinds of search, in order; only "not found" makes it go on.
-func find(ctx context.Context, api *client.Client, ref string, search []string, size bool) (string, []byte, error) {
+func find(ctx context.Context, api *client.Client, ref string, search []string, q url.Values) (string, []byte, error) {
 	for _, kind := range search {
-		q := url.Values{}
-		if size && kind == "container" {
-			q.Set("size", "1")
-		}
 		var raw []byte
 		err := api.Get(ctx, kindPath(kind, ref), q, &raw)
 		if err == nil {

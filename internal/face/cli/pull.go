@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -90,7 +91,7 @@ func (a *app) pull(ctx context.Context, ref string, o pullOptions) error {
 }
 
 func cmdPull(a *app) *cobra.Command {
-	o := pullOptions{to: a.Stdout}
+	o, all := pullOptions{to: a.Stdout}, false
 	c := words("pull NAME[:TAG|@DIGEST]", "Download an image from a registry",
 		"dhow pull debian:12\ndhow pull -q registry.example:5000/team/app@sha256:...", exactArgs(1),
 		func(c *cobra.Command, args []string) error {
@@ -98,6 +99,12 @@ func cmdPull(a *app) *cobra.Command {
 				if _, tag := splitRef(args[0]); tag != "" {
 					return usage(c, exitError, errTagWithAll)
 				}
+			}
+			if all && o.platform != "" {
+				return usage(c, exitError, errors.New("--all-platforms and --platform exclude each other"))
+			}
+			if all {
+				o.platform = "all"
 			}
 			if o.platform == "" {
 				o.platform = a.getenv("DOCKER_DEFAULT_PLATFORM")
@@ -109,6 +116,7 @@ func cmdPull(a *app) *cobra.Command {
 			return nil
 		})
 	c.Flags().BoolVarP(&o.allTags, "all-tags", "a", false, "Download every tag of the name")
+	c.Flags().BoolVar(&all, "all-platforms", false, "Download the images of all platforms; push and save can then pick any, and push the whole index")
 	c.Flags().StringVar(&o.platform, "platform", "", "Platform to pull (os/arch[/variant])")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Do not show progress")
 	return c

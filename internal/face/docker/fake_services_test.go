@@ -169,7 +169,7 @@ func (s fakeImages) List(ctx context.Context, all bool, fl api.Filters) ([]image
 	return l, nil
 }
 
-func (s fakeImages) Inspect(ctx context.Context, ref string) (image.InspectResponse, error) {
+func (s fakeImages) Inspect(ctx context.Context, ref, platform string) (image.InspectResponse, error) {
 	s.f.called("image %s", ref)
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
@@ -180,7 +180,7 @@ func (s fakeImages) Inspect(ctx context.Context, ref string) (image.InspectRespo
 		Config: &dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"echo", "hello"}}}}, nil
 }
 
-func (s fakeImages) History(ctx context.Context, ref string) ([]image.HistoryResponseItem, error) {
+func (s fakeImages) History(ctx context.Context, ref, platform string) ([]image.HistoryResponseItem, error) {
 	return []image.HistoryResponseItem{{ID: "<missing>", CreatedBy: "COPY . /", Size: 1}}, nil
 }
 func (s fakeImages) Tag(ctx context.Context, ref, target string) error {

@@ -12,8 +12,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 )
 
-// imageList takes the parameter manifests, which CLI 29 always sends, and like every store of single platforms answers without
-// Manifests.
+// imageList answers with shared sizes and the manifests of each image where that is asked for.
 func imageList(c *call) error {
 	if err := c.refuse("identity"); err != nil {
 		return err
@@ -26,6 +25,9 @@ func imageList(c *call) error {
 	for i := range l {
 		if !c.flag("shared-size") {
 			l[i].SharedSize = -1
+		}
+		if !c.flag("manifests") || c.minor < 47 {
+			l[i].Manifests = nil
 		}
 	}
 	return c.done(shapeImages(l, c.minor), err)
@@ -111,10 +113,11 @@ func (p *progress) end(err error) error {
 }
 
 func imageInspect(c *call) error {
-	if err := c.refuse("platform"); err != nil {
+	platform, err := platformOf(c.arg("platform"))
+	if err != nil {
 		return err
 	}
-	v, err := c.engine.Images.Inspect(c.ctx, c.param("name"))
+	v, err := c.engine.Images.Inspect(c.ctx, c.param("name"), platform)
 	if err != nil {
 		return err
 	}
@@ -122,10 +125,11 @@ func imageInspect(c *call) error {
 }
 
 func imageHistory(c *call) error {
-	if err := c.refuse("platform"); err != nil {
+	platform, err := platformOf(c.arg("platform"))
+	if err != nil {
 		return err
 	}
-	l, err := c.engine.Images.History(c.ctx, c.param("name"))
+	l, err := c.engine.Images.History(c.ctx, c.param("name"), platform)
 	return c.done(list(l), err)
 }
 

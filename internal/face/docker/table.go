@@ -75,14 +75,14 @@ func containerOps() []op {
 
 func imageOps() []op {
 	return []op{
-		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity; Manifests are never in the answer"},
-		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works},
+		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity"},
+		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works, note: "`platform=all` is ours: every image of an index"},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},
-		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "one platform per image; what the archive holds is uncompressed"},
+		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "a platform of an image; what the archive holds is uncompressed"},
 		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; one platform per image"},
-		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "no platform; Manifests are never in the answer"},
-		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: partly, note: "no platform"},
+		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "Manifests are never in the answer"},
+		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: works},
 		{method: "GET", path: "/images/{name...}/get", do: imageSaveOne, stream: true, state: works},
 		missing("GET", "/images/{name...}/attestations"),
 		{method: "POST", path: "/images/{name...}/push", do: imagePush, stream: true, state: works, note: "an index when all its images are here; `compression` (gzip, zstd) is ours"},

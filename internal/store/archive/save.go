@@ -52,12 +52,18 @@ func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ 
 		}
 		some := false
 		for i, img := range images {
-			if !wanted(img.Platform, platforms) {
-				continue
-			}
-			some = true
-			if err := v.add(img, tags[i]); err != nil {
+			mine, err := v.of(img, platforms)
+			if err != nil {
 				return nil, err
+			}
+			for n, img := range mine {
+				some = true
+				if n > 0 {
+					tags[i] = nil // a name means one image
+				}
+				if err := v.add(img, tags[i]); err != nil {
+					return nil, err
+				}
 			}
 		}
 		if !some {
@@ -65,6 +71,29 @@ func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ 
 		}
 	}
 	return v, nil
+}
+
+// of are the images of those platforms that an image is here for, for each the best; without platforms itself.
+func (v *Saving) of(img image.Image, platforms []ocispec.Platform) (out []image.Image, err error) {
+	if len(platforms) == 0 {
+		return []image.Image{img}, nil
+	}
+	others, err := v.b.Platforms(img.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range platforms {
+		best, rate := image.Image{}, 0
+		for _, i := range append([]image.Image{img}, others...) {
+			if r := manifest.Match(i.Platform, p); r > rate {
+				best, rate = i, r
+			}
+		}
+		if rate > 0 {
+			out = append(out, best)
+		}
+	}
+	return out, nil
 }
 
 func (v *Saving) add(img image.Image, tags []string) error {

@@ -102,6 +102,7 @@ type Image struct {
 	Created     time.Time
 	Added       time.Time
 	Platform    ocispec.Platform
+	Parts       []Image // in a list: its other platforms
 }
 
 // load reads the image of a record. names are looked up by the caller.

@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// PullOptions say how to pull. Auth belongs to the registry of the reference. Progress is called from one goroutine at a time.
+// PullOptions say how to pull. Platform is os/arch[/variant], AllPlatforms, or "" for this host's. Auth belongs to the registry of the reference. Progress is called from one goroutine at a time.
 type PullOptions struct {
 	Platform string
 	Auth     *registry.Auth
@@ -43,13 +43,20 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 	if s.c.Registry == nil {
 		return Image{}, errdef.New(errdef.NotImplemented, "pull %s: this store has no registry client", r.Familiar())
 	}
-	want, err := manifest.ParsePlatform(o.Platform, s.c.Host)
-	if err != nil {
-		return Image{}, err
+	all := o.Platform == AllPlatforms
+	want := s.c.Host
+	if !all {
+		if want, err = manifest.ParsePlatform(o.Platform, s.c.Host); err != nil {
+			return Image{}, err
+		}
 	}
 	p := &reporter{fn: o.Progress}
 	for _, repo := range s.c.Registry.Sources(r, o.Auth) {
-		img, err := s.pullFrom(ctx, repo, r, want, o.Platform != "", p)
+		pull := func() (Image, error) { return s.pullFrom(ctx, repo, r, want, o.Platform != "", p) }
+		if all {
+			pull = func() (Image, error) { return pullPlatforms(ctx, s, repo, r, p) }
+		}
+		img, err := pull()
 		if err == nil || repo.Mirror() == "" || ctx.Err() != nil {
 			return img, err
 		}
@@ -64,6 +71,11 @@ func (s *Store) pullFrom(ctx context.Context, repo *registry.Repo, r ref.Ref, wa
 	if err != nil {
 		return Image{}, err
 	}
+	return take(ctx, s, repo, r, f, p)
+}
+
+// take makes what was found an image of this host.
+func take(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *found, p *reporter) (Image, error) {
 	at := r.Tag
 	if r.Digest != "" {
 		at = r.Digest.String()
@@ -133,6 +145,15 @@ func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (I
 
 // find follows a reference through indexes to one manifest and its config. asked tells that the user named a platform.
 func find(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, asked bool) (*found, error) {
+	f, err := follow(ctx, repo, r, func(ix *ocispec.Index) (ocispec.Descriptor, error) { return manifest.Select(ix, want) })
+	if err != nil {
+		return nil, err
+	}
+	return f, f.readConfig(ctx, repo, r, want, asked)
+}
+
+// follow follows a reference through indexes, where choose says on, to one manifest.
+func follow(ctx context.Context, repo *registry.Repo, r ref.Ref, choose func(*ocispec.Index) (ocispec.Descriptor, error)) (*found, error) {
 	f := &found{}
 	next, seen := ocispec.Descriptor{Digest: r.Digest}, map[digest.Digest]bool{}
 	for depth := 0; f.man == nil; depth++ {
@@ -160,13 +181,13 @@ func find(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Plat
 		d.MediaType = doc.MediaType
 		f.chain, f.docs, f.man = append(f.chain, d), append(f.docs, raw), doc.Manifest
 		if doc.Index != nil {
-			if next, err = manifest.Select(doc.Index, want); err != nil {
+			if next, err = choose(doc.Index); err != nil {
 				return nil, fmt.Errorf("manifest for %s: %w", r.Familiar(), err)
 			}
 		}
 	}
 	f.top = f.chain[0]
-	return f, f.readConfig(ctx, repo, r, want, asked)
+	return f, nil
 }
 
 // sameType compares what an index promised with what the registry sent, as far as both speak.

@@ -122,7 +122,7 @@ func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, e
 		if err != nil {
 			return top, err
 		}
-		if id, err = u.pick(id, ix, want); err != nil {
+		if id, err = u.pick(id, want); err != nil {
 			return top, err
 		}
 		ix = nil
@@ -180,22 +180,18 @@ func (u *push) whole(rec record) (*ocispec.Index, ocispec.Descriptor) {
 }
 
 // pick finds the image for a platform: the one that the tag names, or another of its index.
-func (u *push) pick(id digest.Digest, ix *ocispec.Index, want ocispec.Platform) (digest.Digest, error) {
-	ids := []digest.Digest{id}
-	if ix != nil {
-		for _, m := range ix.Manifests {
-			if child, ok := u.c.byDocument(m.Digest); ok {
-				ids = append(ids, child)
-			}
+func (u *push) pick(id digest.Digest, want ocispec.Platform) (digest.Digest, error) {
+	best, rate := id, 0
+	for _, i := range u.c.family(id) {
+		if r := manifest.Match(u.c.images[i].Platform, want); r > rate {
+			best, rate = i, r
 		}
 	}
-	for _, i := range ids {
-		if manifest.Match(u.c.images[i].Platform, want) != 0 {
-			return i, nil
-		}
+	if rate == 0 {
+		return "", errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s)",
+			u.r.Familiar(), manifest.PlatformString(want))
 	}
-	return "", errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s)",
-		u.r.Familiar(), manifest.PlatformString(want))
+	return best, nil
 }
 
 // image pushes layers, config and manifest of one image. tag "" stores the manifest by its digest only.

@@ -53,6 +53,13 @@ func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted 
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(ch.images) > 0 { // its other platforms go as well
+		for _, p := range c.parts(id) {
+			if s.held[p] == 0 && len(inUse.of(p)) == 0 {
+				ch.images, ch.digests = append(ch.images, p), append(ch.digests, namesOf(c.digests, p)...)
+			}
+		}
+	}
 	return s.apply(c, ch)
 }
 
@@ -275,7 +282,7 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 	var ch change
 	for id, r := range c.images {
 		tags := namesOf(c.tags, id)
-		if len(tags) > 0 && !o.All || s.held[id] > 0 || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
+		if !o.All && (len(tags) > 0 || c.partOf(id) != "") || s.held[id] > 0 || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
 			continue
 		}
 		if o.Labels != nil {

@@ -210,19 +210,30 @@ func (c catalog) withNames(img Image) Image {
 	return img
 }
 
-// List returns every image, the youngest first. Of one whose files are damaged it says what the record does.
+// List returns every image, the youngest first. Of one whose files are damaged it says what the record does. What is another platform of
+// an image with a tag is among its Parts, and is none of its own.
 func (s *Store) List() ([]Image, error) {
 	c, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
 	var all []Image
+	parts := map[digest.Digest][]Image{}
 	for id, r := range c.images {
 		img, err := s.load(id, r)
 		if err != nil {
 			img = Image{ID: id, Manifest: r.Manifest, DiffIDs: r.Layers, Created: r.Created, Added: r.Added, Platform: r.Platform}
 		}
-		all = append(all, c.withNames(img))
+		img = c.withNames(img)
+		if whole := c.partOf(id); whole != "" {
+			parts[whole] = append(parts[whole], img)
+			continue
+		}
+		all = append(all, img)
+	}
+	for i := range all {
+		all[i].Parts = parts[all[i].ID]
+		slices.SortFunc(all[i].Parts, func(a, b Image) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	}
 	slices.SortFunc(all, func(a, b Image) int {
 		if n := b.Created.Compare(a.Created); n != 0 {

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// AllPlatforms in place of a platform asks a pull for every image of an index.
+const AllPlatforms = "all"
+
+// family are the images that came through an index which id came through, too, and id itself: one image for several platforms.
+func (c catalog) family(id digest.Digest) []digest.Digest {
+	out := []digest.Digest{id}
+	for _, o := range slices.Sorted(maps.Keys(c.images)) {
+		if o != id && slices.ContainsFunc(c.images[o].Blobs, func(d digest.Digest) bool { return slices.Contains(c.images[id].Blobs, d) }) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// partOf is the image with a tag that a nameless one belongs to as another platform, "" for none.
+func (c catalog) partOf(id digest.Digest) digest.Digest {
+	if len(namesOf(c.tags, id)) > 0 {
+		return ""
+	}
+	for _, o := range c.family(id)[1:] {
+		if len(namesOf(c.tags, o)) > 0 {
+			return o
+		}
+	}
+	return ""
+}
+
+// parts are the nameless images that go when the last tag of id's family goes with id.
+func (c catalog) parts(id digest.Digest) []digest.Digest {
+	var out []digest.Digest
+	for _, o := range c.family(id)[1:] {
+		switch {
+		case len(namesOf(c.tags, o)) > 0:
+			return nil // they are its parts as well
+		default:
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// ResolvePlatform is Resolve for one platform of an image; "" is what the name itself means.
+func ResolvePlatform(s *Store, name, platform string) (Image, error) {
+	if platform == "" {
+		return s.Resolve(name)
+	}
+	want, err := manifest.ParsePlatform(platform, s.c.Host)
+	if err != nil {
+		return Image{}, err
+	}
+	c, err := s.readable()
+	if err != nil {
+		return Image{}, err
+	}
+	id, err := c.find(name)
+	if err != nil {
+		return Image{}, err
+	}
+	best, rate := digest.Digest(""), 0
+	for _, o := range c.family(id) {
+		if r := manifest.Match(c.images[o].Platform, want); r > rate {
+			best, rate = o, r
+		}
+	}
+	if best == "" {
+		return Image{}, errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s): it is for %s",
+			printable(name), manifest.PlatformString(want), manifest.PlatformString(c.images[id].Platform))
+	}
+	return s.describe(c, best)
+}
+
+// pullPlatforms pulls every image of an index. The one for this host gets the tag, last; when there is none, the first. Attestations are no images.
+func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, p *reporter) (Image, error) {
+	raw, top, err := repo.Manifest(ctx, r.Digest)
+	if err != nil {
+		return Image{}, err
+	}
+	doc, err := manifest.Decode(raw, top.MediaType)
+	if err != nil {
+		return Image{}, fmt.Errorf("manifest for %s: %w", r.Familiar(), err)
+	}
+	if doc.Index == nil {
+		return s.pullFrom(ctx, repo, r, s.c.Host, false, p)
+	}
+	var all []ocispec.Descriptor
+	for _, d := range doc.Index.Manifests {
+		if d.Platform == nil || d.Platform.OS != "unknown" {
+			all = append(all, d)
+		}
+	}
+	if len(all) == 0 {
+		return Image{}, errdef.New(errdef.NotFound, "manifest for %s: the index %s has no images", r.Familiar(), top.Digest)
+	}
+	mine := all[0].Digest
+	if d, err := manifest.Select(doc.Index, s.c.Host); err == nil {
+		mine = d.Digest
+	}
+	slices.SortStableFunc(all, func(a, b ocispec.Descriptor) int { // the one with the tag last
+		return index(a.Digest == mine) - index(b.Digest == mine)
+	})
+	var img Image
+	for _, d := range all {
+		f, err := follow(ctx, repo, r, func(ix *ocispec.Index) (ocispec.Descriptor, error) {
+			if slices.ContainsFunc(ix.Manifests, func(m ocispec.Descriptor) bool { return m.Digest == d.Digest }) {
+				return d, nil
+			}
+			return manifest.Select(ix, s.c.Host) // an index within the index
+		})
+		if err == nil {
+			err = f.readConfig(ctx, repo, r, s.c.Host, false)
+		}
+		if err != nil {
+			return Image{}, err
+		}
+		name := r
+		if d.Digest != mine {
+			f.top, name = d, r.WithDigest(d.Digest)
+		}
+		p.say("", "Platform: "+manifest.PlatformString(f.image.Platform))
+		if img, err = take(ctx, s, repo, name, f, p); err != nil {
+			return Image{}, err
+		}
+	}
+	return img, nil
+}
+
+func index(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
