@@ -12,6 +12,9 @@ type Upkeep interface {
 	// Check compares the store with what it should be. It tells report every finding as it comes; with repair it mends them first, fetching
 	// with the credentials auths, by registry.
 	Check(ctx context.Context, repair bool, auths map[string]registry.AuthConfig, report func(Finding)) (CheckSummary, error)
+	// Layout makes the new folder dir of this host an OCI image layout of the named images, without names of all, and returns their names. Layers are
+	// the store's own tars by one more name where dir is on its file system.
+	Layout(ctx context.Context, dir string, names []string) (tags []string, err error)
 	// Layers tells what an image is made of, base first.
 	Layers(ctx context.Context, ref string) ([]ImageLayer, error)
 	// Files tells report every name that the layers of an image bring or hide, base first; layer chooses one by its number from 0, -1 all.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -139,4 +140,26 @@ func printLayerFiles(a *app, c *cobra.Command, ref string, number int, one bool,
 	t := format.Table{Header: layerFileRow{"LAYER", "PATH", "KIND", "MODE", "SIZE", "LINK", "HIDES", "HIDDEN BY"},
 		Default: "{{.Layer}}\t{{.Kind}}\t{{.Mode}}\t{{.Size}}\t{{.Hides}}\t{{.By}}\t{{.Path}}{{if .Link}} -> {{.Link}}{{end}}"}
 	return t.Print(a.Stdout, fm, false, rows)
+}
+
+func cmdLayout(a *app) *cobra.Command {
+	return words("layout DIR [IMAGE...]", "Make a folder of the engine's host an OCI image layout that shows images, without copying their layers",
+		"dhow system layout /var/lib/dhow.oci\nskopeo inspect oci:/var/lib/dhow.oci:docker.io/library/debian:12", minArgs(1), func(c *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			api, err := a.client()
+			if err != nil {
+				return err
+			}
+			var tags []string
+			if err := api.Post(c.Context(), "/dhow/system/layout", url.Values{"dir": {dir}, "name": args[1:]}, nil, &tags); err != nil {
+				return err
+			}
+			for _, t := range tags {
+				a.out(format.Safe("oci:" + dir + ":" + t))
+			}
+			return nil
+		})
 }

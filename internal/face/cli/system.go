@@ -18,7 +18,7 @@ import (
 )
 
 func groupSystem(a *app) *cobra.Command {
-	return group("system", "Manage the engine", cmdCheck(a), cmdInfo(a), cmdEvents(a), cmdDf(a), cmdPrune(a, "system"), cmdDialStdio(a))
+	return group("system", "Manage the engine", cmdCheck(a), cmdLayout(a), cmdInfo(a), cmdEvents(a), cmdDf(a), cmdPrune(a, "system"), cmdDialStdio(a))
 }
 
 type clientVersion struct {

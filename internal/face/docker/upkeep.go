@@ -56,6 +56,12 @@ func systemCheck(c *call) error {
 	return out.end(err, struct{ Summary api.CheckSummary }{sum})
 }
 
+func systemLayout(c *call) error {
+	dir := c.arg("dir")
+	tags, err := c.engine.Upkeep.Layout(c.ctx, dir, c.query["name"])
+	return c.done(list(tags), err)
+}
+
 func imageLayers(c *call) error {
 	l, err := c.engine.Upkeep.Layers(c.ctx, c.param("name"))
 	return c.done(list(l), err)
