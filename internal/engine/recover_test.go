@@ -291,3 +291,27 @@ func TestRandomKills(t *testing.T) {
 		}
 	}
 }
+
+// A container that is removed when it ends has its state in memory and in its run's folder. When the machine goes down it is as ended as can
+// be; one that was never started waits on.
+func TestRemovedWhenTheMachineGoesDown(t *testing.T) {
+	e := harness.Start(t)
+	e.Busybox()
+	id := e.Docker("run", "-d", "--rm", "--network", "host", "--name", "leaver", bb, "sleep", "1000").OK()
+	e.Docker("create", "--rm", "--name", "waits", bb, "true").OK()
+	pid, err := strconv.Atoi(e.Docker("inspect", "-f", "{{.State.Pid}}", "leaver").OK())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Kill()
+	shim := shimOf(t, id)
+	syscall.Kill(shim, syscall.SIGKILL)
+	syscall.Kill(pid, syscall.SIGKILL)
+	eventually(t, "both are gone", func() bool { return syscall.Kill(shim, 0) != nil && syscall.Kill(pid, 0) != nil })
+	if err := os.RemoveAll(filepath.Join(e.RunRoot, "containers", id)); err != nil { // as /run is empty at boot
+		t.Fatal(err)
+	}
+	e.Run()
+	eventually(t, "leaver is removed", func() bool { return e.Docker("inspect", "leaver").Code != 0 })
+	want(t, e.Docker("inspect", "-f", "{{.State.Status}}", "waits").OK(), "^created$")
+}

@@ -89,7 +89,11 @@ func (c ender) finish(u *unit, r *run, exit wire.Exit) {
 		rec.State.Restarting = true
 		rec.RestartCount++
 	}
-	c.note(u, rec)
+	if rec.HostConfig.AutoRemove {
+		u.rec.Store(rec) // the record goes in a moment; until then exit.json tells the same
+	} else {
+		c.note(u, rec)
+	}
 	if exit.OOMKilled {
 		c.event(rec, events.ActionOOM, nil)
 	}

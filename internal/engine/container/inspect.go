@@ -24,7 +24,7 @@ func (s *Service) Inspect(_ context.Context, ref string, size bool) (container.I
 	dir := s.stateDir(rec.ID)
 	out := container.InspectResponse{
 		ID: rec.ID, Created: rec.Created.Format(time.RFC3339Nano), Path: rec.Path, Args: rec.Args, State: state(rec), Image: rec.ImageID,
-		ResolvConfPath: filepath.Join(dir, "resolv.conf"), HostnamePath: filepath.Join(dir, "hostname"), HostsPath: filepath.Join(dir, "hosts"),
+		ResolvConfPath: filepath.Join(dir, "resolv.conf"), HostnamePath: filepath.Join(dir, "hostname"), HostsPath: filepath.Join(dir, hostsFile),
 		Name: "/" + rec.Name, RestartCount: rec.RestartCount, Driver: s.Storage, Platform: "linux", ExecIDs: s.execs.live(rec.ID),
 		HostConfig: hostConfig(rec), Mounts: mountList(rec), Config: rec.Config, NetworkSettings: s.networkSettings(rec),
 		GraphDriver: &storage.DriverData{Name: s.Storage, Data: s.layers(rec)},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -106,6 +107,9 @@ func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 			rec = u.change()
 			rec.State.Restarting = false // the policy decides again, in Boot
 			s.note(u, rec)
+		}
+		if _, err := os.Stat(filepath.Join(s.stateDir(u.id), hostsFile)); err == nil && rec.HostConfig.AutoRemove && !s.Degraded { // it ran when the machine went down
+			ender{s.core}.after(u)
 		}
 		return false
 	}

@@ -87,7 +87,7 @@ func (s *Rewirer) pid(ctx context.Context, u *unit) int {
 // rewrite brings hosts and resolv.conf up to date, each unless the container has changed it.
 func (s *Rewirer) rewrite(id string, f NameFiles) error {
 	dir := s.stateDir(id)
-	return errors.Join(replace(filepath.Join(dir, "hosts"), f.Hosts), replace(filepath.Join(dir, "resolv.conf"), f.Resolv))
+	return errors.Join(replace(filepath.Join(dir, hostsFile), f.Hosts), replace(filepath.Join(dir, "resolv.conf"), f.Resolv))
 }
 
 // replace writes content[1] over content[0]. It is the same file before and after, since it is mounted in the container.

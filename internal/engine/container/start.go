@@ -26,6 +26,9 @@ import (
 // WhyFile lies beside config.json and maps its entries to the flags and image fields that asked for them.
 const WhyFile = "why.json"
 
+// hostsFile is what is mounted at /etc/hosts; every start writes it into the container's durable folder.
+const hostsFile = "hosts"
+
 // Start implements api.Containers.
 func (s *Service) Start(ctx context.Context, ref string) error {
 	u, err := s.table.find(ref)
@@ -250,7 +253,7 @@ func (l *launch) join(ctx context.Context, in *spec.Input) error {
 		l.conn = &Connection{Netns: netns}
 		// The other's files are the same files here, as its network is the same network.
 		dir := l.c.stateDir(other.ID)
-		in.HostsFile, in.ResolvConf, in.HostnameFile = filepath.Join(dir, "hosts"), filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hostname")
+		in.HostsFile, in.ResolvConf, in.HostnameFile = filepath.Join(dir, hostsFile), filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hostname")
 		if other.Config.Hostname != "" {
 			in.Hostname = other.Config.Hostname
 		}
@@ -296,7 +299,7 @@ func (l *launch) files(in *spec.Input, hosts, resolv []byte) error {
 		data []byte
 		to   *string
 	}{
-		{"hosts", hosts, &in.HostsFile}, {"resolv.conf", resolv, &in.ResolvConf}, {"hostname", []byte(in.Hostname + "\n"), &in.HostnameFile},
+		{hostsFile, hosts, &in.HostsFile}, {"resolv.conf", resolv, &in.ResolvConf}, {"hostname", []byte(in.Hostname + "\n"), &in.HostnameFile},
 	} {
 		*f.to = filepath.Join(dir, f.name)
 		// A container of the last run may have written to it: it is the same file then, and stays readable for every user.
@@ -354,7 +357,11 @@ func (l *launch) started(shim *keeper.Shim, pid int) {
 		rec.State.Ports, rec.State.Endpoints = l.conn.Ports, l.conn.Endpoints
 	}
 	rec.WantStopped = false
-	c.note(u, rec)
+	if rec.HostConfig.AutoRemove && l.conn == nil { // all that is new the shim can tell; see Recovery.adopt
+		u.rec.Store(rec)
+	} else {
+		c.note(u, rec)
+	}
 	r := &run{shim: shim, ended: make(chan struct{})}
 	u.setRun(r)
 	c.event(rec, events.ActionStart, nil)
