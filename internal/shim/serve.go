@@ -50,6 +50,11 @@ func (s server) call(r *wire.Request) (reply wire.Reply, err error) {
 	case wire.OpCreate:
 		reply.Pid, err = s.create()
 	case wire.OpStart:
+		if s.status() == statusNew { // who has nothing to do in between saves himself a request
+			if _, err = s.create(); err != nil {
+				return reply, err
+			}
+		}
 		reply.Pid, err = s.start()
 	case wire.OpState:
 		s.mu.Lock()

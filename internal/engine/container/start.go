@@ -337,11 +337,8 @@ func (l *launch) run(ctx context.Context, spawned func() (*keeper.Shim, error)) 
 		}
 		return startError(err)
 	}
-	pid, err := shim.Create(ctx)
+	pid, err := shim.Run(ctx)
 	if err != nil {
-		return fail(err)
-	}
-	if err := shim.Run(ctx); err != nil {
 		return fail(err)
 	}
 	l.started(shim, pid)

@@ -49,10 +49,10 @@ type LogConfig struct {
 // Op names a request.
 type Op string
 
-// The operations. Create compiles and runs up to the barrier before execve, Start releases it.
+// The operations. Create compiles and runs up to the barrier before execve, Start releases it, and creates before where nobody has.
 const (
 	OpCreate    Op = "create"     // -> Reply.Pid
-	OpStart     Op = "start"      // -> when execve succeeded, or the error
+	OpStart     Op = "start"      // -> Reply.Pid when execve succeeded, or the error
 	OpState     Op = "state"      // -> Reply.State
 	OpWait      Op = "wait"       // -> Reply.Exit when init has ended (held open until then)
 	OpSignal    Op = "signal"     // Request.Signal to init, or to the exec Request.Exec; All: to every process

@@ -120,14 +120,11 @@ func tail(path string) string {
 // Alive reports whether the shim answers.
 func (s *Shim) Alive(ctx context.Context) bool { return wire.Alive(ctx, s.socket) }
 
-// Create runs the container up to the barrier before execve and returns its init's PID.
-func (s *Shim) Create(ctx context.Context) (pid int, err error) {
-	r, err := wire.Call(ctx, s.socket, wire.Request{Op: wire.OpCreate})
+// Run makes the container and lets its command run. It returns the PID of its init once execve succeeded.
+func (s *Shim) Run(ctx context.Context) (pid int, err error) {
+	r, err := wire.Call(ctx, s.socket, wire.Request{Op: wire.OpStart})
 	return r.Pid, err
 }
-
-// Run lets the container's command run; it returns once execve succeeded.
-func (s *Shim) Run(ctx context.Context) error { return s.do(ctx, wire.Request{Op: wire.OpStart}) }
 
 // State asks what the shim knows.
 func (s *Shim) State(ctx context.Context) (*wire.State, error) {
