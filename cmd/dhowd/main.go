@@ -50,13 +50,13 @@ func run(args []string) error {
 		f.Var(&hosts, n, "listen on `unix:///path` (default unix:///run/dhow/dhow.sock; may be given again)")
 	}
 	f.StringVar(&c.DataRoot, "data-root", "/var/lib/dhow", "`folder` of images, volumes and containers")
-	for _, n := range []string{"run-root", "exec-root"} {
-		f.StringVar(&c.RunRoot, n, "/run/dhow", "`folder` of what a reboot may forget")
-	}
+	f.StringVar(&c.RunRoot, "run-root", "/run/dhow", "`folder` of what a reboot may forget")
+	f.StringVar(&c.RunRoot, "exec-root", "/run/dhow", "the same, as Docker calls it")
 	f.StringVar(&c.Shim, "shim", "", "`path` of dhow-shim (default beside this program)")
 	f.StringVar(&c.CgroupParent, "cgroup-parent", "", "`path` of the cgroup above all containers (default /dhow/<engine id>)")
 	f.StringVar(&c.Bridge, "bridge-name", "", "`name` of the default network's bridge device (default dhow0)")
 	f.StringVar(&c.Table, "table", "", "`name` of the nft table (default dhow)")
+	f.StringVar(&c.Layers, "layers", "", "`form` of layers: erofs, erofs-loop, btrfs, dir, vfs, or auto for the first that works (default as last time, at first auto)")
 	f.Var((*list)(&c.Insecure), "insecure-registry", "`host[:port]` or CIDR of a registry without TLS (may be given again)")
 	f.Var((*list)(&c.Mirrors), "registry-mirror", "`URL` of a registry that is asked before Docker Hub (may be given again)")
 	f.Var(&certs, "registry-certs", "`folder` with a folder HOST:PORT of *.crt, *.cert and *.key for each registry (default /etc/dhow/certs.d and /etc/docker/certs.d)")

@@ -142,7 +142,6 @@ func TestFullDisk(t *testing.T) {
 	})
 	w := &world{Engine: harness.Start(t, "--data-root", root+"/data")}
 	w.Registry(dir)
-	w.DataRoot = root + "/data"
 	w.Dhow("pull", "-q", bb).OK()
 	w.Dhow("run", "-d", "--name", "before", bb, "sleep", "1000").OK()
 	ballast := root + "/ballast"

@@ -83,7 +83,7 @@ func (t asT) Parallel()                             {}
 func (t asT) Verbose() bool                         { return testing.Verbose() }
 func (t asT) Run(name string, f func(testscript.T)) { f(t) }
 
-func script(t *testing.T, w *world, file, program string) {
+func script(t *testing.T, w *world, file, program string, vars ...string) {
 	testscript.RunT(asT{t}, testscript.Params{
 		Files: []string{file}, Deadline: time.Now().Add(patience.Of(mostScript)), UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
@@ -97,7 +97,7 @@ func script(t *testing.T, w *world, file, program string) {
 			if err := os.Symlink(w.Program("dhow-runtime"), filepath.Join(bin, "runtime")); err != nil {
 				return err
 			}
-			env.Vars = append(env.Vars, w.Env()...)
+			env.Vars = append(append(env.Vars, w.Env()...), vars...)
 			env.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			env.Setenv("BB", bb)
 			env.Setenv("REGISTRY", strings.TrimSuffix(bb, "/busybox:latest"))

@@ -35,6 +35,7 @@ type Config struct {
 	Version, Commit   string
 	CgroupParent      string   // "" is /dhow/<engine ID>
 	Bridge, Table     string   // "" are the network package's
+	Layers            string   // the form of layers, see depot.Config
 	Insecure, Mirrors []string // registries without TLS; URLs asked before Docker Hub
 	CertDirs          []string // folders of HOST:PORT/{*.crt,*.cert,*.key}
 	Proxy             func(*http.Request) (*url.URL, error)
@@ -74,7 +75,7 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 		}
 	}()
 	if e.depot, err = depot.Open(depot.Config{
-		Root: c.DataRoot, UserAgent: "dhow/" + c.Version, Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy}); err != nil {
+		Root: c.DataRoot, Layers: c.Layers, UserAgent: "dhow/" + c.Version, Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy}); err != nil {
 		return nil, err
 	}
 	e.ID = e.depot.ID

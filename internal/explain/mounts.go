@@ -21,6 +21,9 @@ func rootfsSection(v *view) Section {
 	s := Section{Name: "rootfs", Title: "Root file system"}
 	asked := "image " + v.Image
 	if r := v.Rootfs; r != nil {
+		if r.Folder != "" {
+			s.add(Row{What: "folder", Asked: asked, Planned: r.Folder, Note: "a copy of the image that is this container's own"})
+		}
 		for i, l := range r.Lower {
 			row := Row{What: fmt.Sprintf("layer %d", i), Asked: asked, Planned: l.Type + " " + l.Source}
 			if size, err := layerSize(l); err != nil {
@@ -50,13 +53,14 @@ func rootfsSection(v *view) Section {
 	if v.Spec.Root != nil && v.Spec.Root.Readonly {
 		planned = "ro"
 	}
-	if v.Rootfs != nil {
+	overlay := v.Rootfs != nil && v.Rootfs.Folder == ""
+	if overlay {
 		planned = "overlay " + planned
 	}
 	row := Row{What: "/", Asked: v.why("root.readonly"), Planned: planned}
 	if m := v.at("/"); m != nil {
 		row.Kernel = m.fstype + " " + strings.Join(m.options, ",")
-		row.Differs = m.has("ro") != strings.HasSuffix(planned, "ro") || v.Rootfs != nil && m.fstype != "overlay"
+		row.Differs = m.has("ro") != strings.HasSuffix(planned, "ro") || overlay && m.fstype != "overlay"
 		s.add(row)
 		s.add(Row{What: "options", Kernel: short(strings.Join(m.super, ","))})
 		return s

@@ -21,6 +21,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
+	"github.com/dhow-containers/dhow/internal/oci/device"
 	"github.com/dhow-containers/dhow/internal/oci/facts"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
@@ -271,8 +272,8 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 			return err
 		}
 	}
-	var devices netDevices
-	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp(o.Spec), Unit: startUnit(in.Unit), NetDevice: devices.move, Terminal: func(fd int) error {
+	var networks device.Networks
+	env := interp.Env{Trace: o.Trace != nil, Hook: c.hook, HookState: func(kind string, pid int) ([]byte, error) { return hookStateInside(&c.State, kind, pid) }, CopyUp: copyUp(o.Spec), Unit: startUnit(in.Unit), NetDevice: networks.Move, Loop: device.Loop, Terminal: func(fd int) error {
 		if o.Console == nil {
 			syscall.Close(fd)
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
@@ -297,7 +298,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 	if err != nil {
 		made := madeGroups(c.program, err)
 		err = explain(c.program, err)
-		if rmErr := errors.Join(devices.back(), removeCgroups(&c.State), removeDirs(made)); rmErr != nil {
+		if rmErr := errors.Join(networks.Back(), removeCgroups(&c.State), removeDirs(made)); rmErr != nil {
 			err = fmt.Errorf("%w (and undoing it: %v)", err, rmErr)
 		}
 		if hookErr := c.poststop(o.Spec.Hooks); hookErr != nil { // what createRuntime hooks made they take back (runtime.md, Lifecycle, 13)
@@ -305,7 +306,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 		}
 		return err
 	}
-	devices.stay()
+	networks.Stay()
 	if o.Detached {
 		running.Forget()
 		c.running = nil
@@ -364,7 +365,7 @@ func explain(p *prog.Program, err error) error {
 	if step.Err != nil {
 		return fmt.Errorf("%s: %w", in.Why, step.Err)
 	}
-	if strings.HasPrefix(in.Note, "exec: ") && step.Errno != interp.Lost {
+	if strings.HasPrefix(in.Note, "exec: ") {
 		return execError(in.Note, step.Errno)
 	}
 	if strings.HasPrefix(in.Why, "hooks.") && in.Note != "" {
@@ -376,12 +377,6 @@ func explain(p *prog.Program, err error) error {
 	what := in.Note
 	if in.Op == prog.Syscall {
 		what = strings.TrimSpace(in.Sys.Name() + " " + objectOf(p, step.Index))
-	}
-	if in.Sys == prog.SysFsconfig && in.Args[2].Kind == prog.InData { // which option it is about
-		what += ": option " + in.Args[2].Text
-		if in.Args[3].Kind == prog.InData {
-			what += " " + in.Args[3].Text
-		}
 	}
 	why := in.Why
 	if why == "" {
@@ -426,7 +421,7 @@ func execError(note string, e syscall.Errno) error {
 func objectOf(p *prog.Program, i int) string {
 	why := p.Ins[i].Why
 	for k := i; k >= 0 && p.Ins[k].Why == why; k-- {
-		if p.Ins[k].Note != "" && p.Ins[k].Op == prog.Syscall {
+		if p.Ins[k].Note != "" {
 			return p.Ins[k].Note
 		}
 	}
@@ -440,24 +435,18 @@ func objectOf(p *prog.Program, i int) string {
 
 func hintFor(in *prog.Ins, e syscall.Errno) string {
 	switch {
-	case e == interp.Lost:
-		return "the process was killed before it was ready; is its memory limit too small?"
 	case in.Op == prog.Fail:
 		return "" // its note says it all
 	case in.Op == prog.Clone || strings.HasPrefix(in.Why, "linux.cgroupsPath") || strings.HasPrefix(in.Why, "linux.resources"):
 		return cgroupHint(in, e)
+	case e == interp.Lost:
+		return "the process was killed before it was ready; is its memory limit too small?"
 	case in.Sys == prog.SysConnect:
 		return "is the seccomp agent running?"
 	case in.Op == prog.Listen && e == syscall.EPERM:
 		return "taking a descriptor out of the container's process needs CAP_SYS_PTRACE"
 	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:
-		return "a hard limit above our own needs CAP_SYS_RESOURCE, and of open files none is above fs.nr_open"
-	case e == syscall.EINVAL && in.Why == "process.user":
-		return "are these IDs mapped by linux.uidMappings and linux.gidMappings?"
-	case e == syscall.ENOENT && in.Why == "process.terminal":
-		return "a terminal needs a devpts, mounted on /dev/pts"
-	case in.Sys == prog.SysMoveMount && (e == syscall.EINVAL || e == syscall.ENOTDIR):
-		return "a folder can be mounted on folders, anything else on what is no folder"
+		return "a hard limit above our own needs CAP_SYS_RESOURCE"
 	case e == syscall.ENOENT && in.Sys == prog.SysWrite && in.Why == "process.apparmorProfile":
 		return "no such profile is loaded; see apparmor_parser(8)"
 	case e == syscall.EINVAL && in.Why == "process.selinuxLabel":

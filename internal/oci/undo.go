@@ -8,39 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/dhow-containers/dhow/internal/linux/netdev"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
 	"github.com/dhow-containers/dhow/internal/oci/prog"
 )
-
-// netDevices are the network devices that a container being made was given.
-type netDevices struct{ moved []*netdev.Moved }
-
-func (d *netDevices) move(name, as string, ns int) error {
-	m, err := netdev.Move(name, as, ns)
-	if err == nil {
-		d.moved = append(d.moved, m)
-	}
-	return err
-}
-
-// back returns them to where they were, the last one first.
-func (d *netDevices) back() error {
-	var errs []error
-	for i := len(d.moved) - 1; i >= 0; i-- {
-		if err := d.moved[i].Back(); err != nil {
-			errs = append(errs, fmt.Errorf("take a network device back: %w", err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// stay leaves them to the container: when its network namespace ends the kernel returns physical devices to the host and removes others.
-func (d *netDevices) stay() {
-	for _, m := range d.moved {
-		m.Close()
-	}
-}
 
 // madeGroups returns the groups of resctrl that a program made before it failed, the last one first. Unlike a cgroup, one that belongs to
 // others can be removed, so it must be known to be ours.

@@ -53,6 +53,9 @@ func (c *core) layers(rec *api.Container) map[string]string {
 	if err != nil {
 		return nil
 	}
+	if r.Folder != "" {
+		return map[string]string{"Dir": r.Folder, "ID": rec.ID}
+	}
 	lower := ""
 	for _, l := range r.Lower {
 		if lower != "" {

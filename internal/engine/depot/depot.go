@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strconv"
 
 	"github.com/opencontainers/go-digest"
 
@@ -32,6 +31,7 @@ import (
 // Config says where the data root is and how registries are spoken to.
 type Config struct {
 	Root, UserAgent             string
+	Layers                      string   // one of layer.Forms, "auto", or "" for what it was last time
 	Insecure, Mirrors, CertDirs []string // as in registry.Config; no CertDirs are /etc/dhow/certs.d and /etc/docker/certs.d
 	Proxy                       func(*http.Request) (*url.URL, error)
 }
@@ -65,7 +65,7 @@ func Open(c Config) (_ *Depot, err error) {
 	if len(c.CertDirs) == 0 {
 		c.CertDirs = []string{"/etc/dhow/certs.d", "/etc/docker/certs.d"}
 	}
-	d := &Depot{root: c.Root, Driver: "overlayfs", Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
+	d := &Depot{root: c.Root, Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -81,15 +81,8 @@ func Open(c Config) (_ *Depot, err error) {
 	if d.docs, err = content.Open(filepath.Join(c.Root, "content")); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(c.Root, "layers")
-	if d.layers, err = layer.Open(dir, layer.Options{}); err != nil {
+	if err = d.openLayers(filepath.Join(c.Root, "layers"), c.Layers); err != nil {
 		return nil, err
-	}
-	// Where the kernel mounts an index through a loop device only (older kernels, or layers on tmpfs), the runtime cannot: folders then.
-	if _, loop := d.layers.Form(); loop {
-		if d.layers, err = layer.Open(dir, layer.Options{Form: layer.FormDir}); err != nil {
-			return nil, err
-		}
 	}
 	if d.Snapshots.Store, err = snapshot.Open(filepath.Join(c.Root, "snapshots"), d.layers); err != nil {
 		return nil, err
@@ -102,9 +95,45 @@ func Open(c Config) (_ *Depot, err error) {
 			return nil, err
 		}
 	}
-	form, loop := d.layers.Form()
-	d.Status = [][2]string{{"Layers", form}, {"Loop devices", strconv.FormatBool(loop)}}
 	return d, nil
+}
+
+const auto = "auto"
+
+// openLayers opens the layers in the form asked for, which the data root remembers; in none, the one that works best here. What is there in
+// another form goes on working: layers take the new form when they are wanted, containers keep what they were made with.
+func (d *Depot) openLayers(dir, form string) (err error) {
+	var before string
+	if _, err := d.DB.Get("engine", "layers", &before); err != nil {
+		return fmt.Errorf("read the form of layers: %w", err)
+	}
+	if form == "" {
+		form = before
+	}
+	asked := form != "" && form != auto
+	if !asked {
+		form = ""
+	}
+	if d.layers, err = layer.Open(dir, layer.Options{Form: form}); err != nil {
+		return err
+	}
+	if asked {
+		if err := d.layers.Usable(); err != nil {
+			return fmt.Errorf("%w: start the engine with --layers auto, or another form", err)
+		}
+	}
+	if form != before { // a full disk must not keep the engine from starting
+		if err := d.DB.Put("engine", "layers", form); err != nil {
+			return fmt.Errorf("note the form of layers: %w", err)
+		}
+	}
+	form = d.layers.Form()
+	d.Driver = map[string]string{layer.FormLoop: layer.FormErofs, layer.FormDir: "overlayfs"}[form]
+	if d.Driver == "" {
+		d.Driver = form
+	}
+	d.Status = [][2]string{{"Layers", form}}
+	return nil
 }
 
 // identity is the engine's own ID.

@@ -31,23 +31,27 @@ func (c *Counter) Add(path string) error {
 			return err
 		}
 		var st unix.Stat_t
-		if unix.Lstat(p, &st) != nil {
-			return nil
+		if unix.Lstat(p, &st) == nil {
+			c.Count(st)
 		}
-		if st.Nlink > 1 && !d.IsDir() {
-			if c.seen == nil {
-				c.seen = map[inode]struct{}{}
-			}
-			k := inode{uint64(st.Dev), st.Ino}
-			if _, dup := c.seen[k]; dup {
-				return nil
-			}
-			c.seen[k] = struct{}{}
-		}
-		c.Bytes += st.Blocks * 512
-		c.Inodes++
 		return nil
 	})
+}
+
+// Count counts a file by what stat(2) says of it.
+func (c *Counter) Count(st unix.Stat_t) {
+	if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		if c.seen == nil {
+			c.seen = map[inode]struct{}{}
+		}
+		k := inode{uint64(st.Dev), st.Ino}
+		if _, dup := c.seen[k]; dup {
+			return
+		}
+		c.seen[k] = struct{}{}
+	}
+	c.Bytes += st.Blocks * 512
+	c.Inodes++
 }
 
 // Of is what a folder takes, 0 when it is not there.

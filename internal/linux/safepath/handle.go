@@ -56,6 +56,14 @@ func Setxattr(h *os.File, name string, value []byte) error {
 	return nil
 }
 
+// Removexattr removes an extended attribute.
+func Removexattr(h *os.File, name string) error {
+	if err := unix.Removexattr(ProcPath(h), name); err != nil {
+		return &fs.PathError{Op: "removexattr " + name, Path: h.Name(), Err: err}
+	}
+	return nil
+}
+
 // Getxattr returns an extended attribute; an absent one is ENODATA.
 func Getxattr(h *os.File, name string) ([]byte, error) {
 	buf := make([]byte, MaxXattr)

@@ -95,23 +95,24 @@ type Input struct {
 // compiler is what the phases share; each phase is a type of its own around it.
 type compiler struct {
 	emitter
-	in     Input
-	spec   *bundle.Spec
-	tasks  []prog.Reg // files by which the child joins its cgroups
-	groups []prog.Reg // and its groups of resctrl
-	into   prog.Reg   // the cgroup v2 folder that it is born in
-	keep   []prog.Reg // descriptors that the child needs until it parks
-	ns     namespaces
-	filter filter
-	inside inside
-	exec   uint64      // of an exec: the clone flags of the namespaces that it enters
-	park   [2]prog.Reg // control and status of another process's release
-	sock   [2]prog.Reg // terminal hand-over: host's end, child's end
-	copy   [2]prog.Reg // the same for folders to be copied
-	host   fromHost
-	late   []prog.Reg          // mounts that become read-only once all is in them
-	placed map[string]prog.Reg // those of the config's that were made, by their destination
-	dev    newDev
+	in      Input
+	spec    *bundle.Spec
+	tasks   []prog.Reg // files by which the child joins its cgroups
+	groups  []prog.Reg // and its groups of resctrl
+	into    prog.Reg   // the cgroup v2 folder that it is born in
+	keep    []prog.Reg // descriptors that the child needs until it parks
+	ns      namespaces
+	filter  filter
+	inside  inside
+	exec    uint64      // of an exec: the clone flags of the namespaces that it enters
+	park    [2]prog.Reg // control and status of another process's release
+	sock    [2]prog.Reg // terminal hand-over: host's end, child's end
+	copy    [2]prog.Reg // the same for folders to be copied
+	host    fromHost
+	late    []prog.Reg          // mounts that become read-only once all is in them
+	placed  map[string]prog.Reg // those of the config's that were made, by their destination
+	dev     newDev
+	layered map[int]prog.Reg // layers that the host lane has mounted, by their number
 	// procfs handles, once there are any: see proc
 	hostProc, ownProc prog.Reg
 }
@@ -245,6 +246,7 @@ func (c *compiler) hostLane() error {
 	if err := (binder{c}).idmapped(); err != nil {
 		return err
 	}
+	rooter{c}.fromLoops()
 	c.Why("linux.namespaces")
 	c.clone(c.ns.cloneFlags())
 	return nil

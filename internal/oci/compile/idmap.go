@@ -23,8 +23,7 @@ func (c entry) validateMaps() error {
 	mapped := len(l.UIDMappings)+len(l.GIDMappings) > 0
 	switch {
 	case mapped && !c.ns.user && !c.ns.enters:
-		c.Warn("linux.uidMappings: there is no user namespace in linux.namespaces to be mapped; the mappings are left out")
-		return nil
+		return invalid("linux.uidMappings", "there is no user namespace to be mapped")
 	case (mapped || c.ns.user) && (len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0):
 		return invalid("linux.uidMappings", "a new user namespace needs linux.uidMappings and linux.gidMappings")
 	case c.ns.enters && len(l.UIDMappings)+len(l.GIDMappings) > 16:

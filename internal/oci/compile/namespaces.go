@@ -80,7 +80,7 @@ func (c entry) parseNamespaces() error {
 		c.ns.joined = slices.DeleteFunc(c.ns.joined, func(j join) bool { return j.flag == u.CLONE_NEWNS })
 	}
 	c.ns.sort(c.in.Facts.Shared)
-	if c.ns.user && c.in.Rootfs != nil && len(c.in.Rootfs.Lower) > 0 {
+	if c.ns.user && c.in.Rootfs != nil && (len(c.in.Rootfs.Lower) > 0 || c.in.Rootfs.Folder != "") {
 		return unsupported("a new user namespace over an image's layers")
 	}
 	if err := c.validateRootless(); err != nil {

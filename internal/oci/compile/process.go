@@ -198,8 +198,11 @@ func (c process) become() error {
 			at.Tolerate(u.EACCES)
 		}
 	}
-	caps := c.capabilities()
-	c.identity()
+	caps, err := c.capabilities()
+	if err != nil {
+		return err
+	}
+	c.identity(caps != nil)
 	if p.Cwd != "" && !c.staysRoot() {
 		c.Why("process.cwd")
 		c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
@@ -218,10 +221,10 @@ func (c process) become() error {
 }
 
 // identity sets groups and users; capabilities survive it until restrict sets them.
-func (c process) identity() {
+func (c process) identity(keep bool) {
 	p := c.spec.Process
 	c.Why("process.user")
-	keep := !c.staysRoot()
+	keep = keep && !c.staysRoot()
 	if keep {
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}
@@ -237,7 +240,7 @@ func (c process) identity() {
 	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
 	c.Call("", prog.SysSetresgid, gid, gid, gid)
 	c.Call("", prog.SysSetresuid, uid, uid, uid)
-	if keep || p.User.GID != c.in.Facts.User[1] {
+	if !c.staysRoot() || p.User.GID != c.in.Facts.User[1] {
 		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
 	if keep {
@@ -253,11 +256,11 @@ func (c process) staysRoot() bool {
 
 type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
-// capabilities drops the bounding set and returns the other four. A config without any has none, as with other runtimes.
-func (c process) capabilities() *capSets {
+// capabilities drops the bounding set and returns the other four, or nil where the config leaves them alone.
+func (c process) capabilities() (*capSets, error) {
 	cc := c.spec.Process.Capabilities
 	if cc == nil {
-		cc = &specs.LinuxCapabilities{}
+		return nil, nil
 	}
 	var s capSets
 	for _, set := range []struct {
@@ -282,7 +285,7 @@ func (c process) capabilities() *capSets {
 			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 		}
 	}
-	return &s
+	return &s, nil
 }
 
 // grantable leaves out what cannot be given, with a warning: what we lack ourselves, and what the sets rule out between them

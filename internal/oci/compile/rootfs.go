@@ -57,7 +57,7 @@ func (c rooter) takeFromHost() error {
 		dir = filepath.Join(c.in.Bundle, dir)
 	}
 	c.Why("root.path")
-	c.host.root, _ = c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(strings.TrimRight(dir, "/")+"/"), prog.Imm(pathFlags, pathText))
+	c.host.root, _ = c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(dir), prog.Imm(pathFlags, pathText))
 	c.root, _ = c.openTree("a mount of its own", c.host.root, "", true)
 	if flag != u.MS_SLAVE {
 		c.setAttr(c.root, true, 0, 0, u.MS_PRIVATE)
@@ -120,6 +120,9 @@ func (c rooter) layers() error {
 		return nil
 	}
 	c.Why("rootfs.json")
+	if r.Folder != "" {
+		return c.folder(r)
+	}
 	if !c.in.Facts.atLeast(6, 15) { // detached layers in overlayfs; before that each needs a place
 		return c.overlayByPath()
 	}
@@ -155,6 +158,54 @@ func (c rooter) layers() error {
 	return nil
 }
 
+// folder takes a root file system that is whole as it is.
+func (c rooter) folder(r *bundle.Rootfs) error {
+	switch {
+	case len(r.Lower) > 0 || r.Upper != "" || r.Work != "":
+		return invalid("rootfs.json: folder", "is given beside lower, upper or work")
+	case mountLabel(c.compiler) != "":
+		return unsupported("linux.mountLabel over a folder (rootfs.json: folder): the label is an overlay's option")
+	}
+	c.root, _ = c.openTree("root file system", 0, r.Folder, false)
+	c.setAttr(c.root, false, 0, 0, u.MS_PRIVATE)
+	c.attachAt(c.root, r.Scratch)
+	return nil
+}
+
+// fromLoops has the host lane mount the layers that need loop devices, before the clone: the child may not open a block device any more, its
+// cgroup forbids it. A device lives as long as somebody has it open, which is the host lane until the child is there, and the mount.
+func (c rooter) fromLoops() {
+	if c.in.Rootfs == nil {
+		return
+	}
+	c.Why("rootfs.json")
+	for i, l := range c.in.Rootfs.Lower {
+		if l.Type != "erofs" || !l.Loop {
+			continue
+		}
+		var devices []prog.Arg // which hold the path once the device is there
+		for _, file := range append([]string{l.Source}, l.Devices...) {
+			device := c.Bytes(make([]byte, 32), "&loop"+strconv.Itoa(len(devices)))
+			devices = append(devices, device)
+			c.Emit(prog.Ins{Op: prog.Loop, Args: [6]prog.Arg{c.Str(file), device}, Out: c.Reg()})
+		}
+		fs := c.fsopen("layer "+strconv.Itoa(i), "erofs")
+		for k, device := range devices {
+			key := "device"
+			if k == 0 {
+				key = "source"
+			}
+			c.Call("", prog.SysFsconfig, prog.R(fs), prog.Imm(u.FSCONFIG_SET_STRING, "SET_STRING"), c.Str(key), device, prog.Imm(0))
+		}
+		c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
+		if c.layered == nil {
+			c.layered = map[int]prog.Reg{}
+		}
+		c.layered[i] = c.fsmount("", fs, u.MOUNT_ATTR_RDONLY)
+		c.keep = append(c.keep, c.layered[i])
+	}
+}
+
 func (c rooter) layer(i int, l bundle.Layer) (prog.Reg, error) {
 	note := "layer " + strconv.Itoa(i)
 	switch l.Type {
@@ -162,8 +213,8 @@ func (c rooter) layer(i int, l bundle.Layer) (prog.Reg, error) {
 		fd, _ := c.openTree(note, 0, l.Source, false)
 		return fd, nil
 	case "erofs":
-		if l.Loop {
-			return 0, unsupported("an EROFS layer through a loop device (rootfs.json: lower[" + strconv.Itoa(i) + "].loop)")
+		if fd, ok := c.layered[i]; ok {
+			return fd, nil
 		}
 		fs := c.fsopen(note, "erofs")
 		c.fsconfig(fs, u.FSCONFIG_SET_STRING, "source", l.Source, 0)

@@ -65,6 +65,11 @@ func (r *Running) step(i int) (int, error) {
 		if err := r.netDevice(i, o); err != nil {
 			return i, err
 		}
+	case prog.Loop:
+		var err error
+		if res, err = loop(r, i, o); err != nil {
+			return i, err
+		}
 	case prog.CopyUp:
 		if err := r.copyUp(i, o); err != nil {
 			return i, err
@@ -134,6 +139,22 @@ func (r *Running) unit(i int) error {
 	return nil
 }
 
+// loop leaves the device's path, and a NUL behind it, where the child will read it.
+func loop(r *Running, i int, o *op) (uintptr, error) {
+	if r.env.Loop == nil {
+		return 0, &StepError{Index: i, Errno: syscall.ENOSYS}
+	}
+	fd, path, err := r.env.Loop(text(r.m.data[o.args[0]]))
+	if err != nil {
+		return 0, &StepError{Index: i, Err: err}
+	}
+	if to := r.m.data[o.args[1]]; copy(to, path) == len(to) {
+		syscall.Close(fd)
+		return 0, &StepError{Index: i, Errno: syscall.ENAMETOOLONG}
+	}
+	return uintptr(fd), nil
+}
+
 // terminal receives the master's descriptor from the child by SCM_RIGHTS (unix(7)).
 func (r *Running) terminal(i int, o *op) error {
 	if r.env.Terminal == nil {
@@ -171,11 +192,13 @@ func (r *Running) copyUp(i int, o *op) error {
 	return nil
 }
 
+// text is a string as the program holds it, without the NUL behind it.
+func text(b []byte) string { return string(b[:len(b)-1]) }
+
 func (r *Running) netDevice(i int, o *op) error {
 	if r.env.NetDevice == nil {
 		return &StepError{Index: i, Errno: syscall.ENOSYS}
 	}
-	text := func(b []byte) string { return string(b[:len(b)-1]) }
 	if err := r.env.NetDevice(text(r.m.data[o.args[0]]), text(r.m.data[o.args[1]]), int(r.m.regs[o.args[2]])); err != nil {
 		return &StepError{Index: i, Err: err}
 	}
@@ -240,7 +263,7 @@ func (r *Running) closeHostRegs() {
 			continue
 		}
 		switch {
-		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.UserNS || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
+		case in.Out != 0 && (in.Op == prog.OpenPid || in.Op == prog.UserNS || in.Op == prog.Loop || in.Op == prog.Load || in.Op == prog.Syscall && opens(in.Sys)):
 			if fd := r.m.regs[in.Out]; fd != 0 { // 0: never reached; descriptor 0 itself is taken by our stdin
 				open = append(open, fd)
 			}

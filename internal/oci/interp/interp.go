@@ -30,6 +30,8 @@ type Env struct {
 	Trace bool
 	// NetDevice moves a network device of ours into a network namespace, under another name unless as is empty.
 	NetDevice func(name, as string, ns int) error
+	// Loop attaches a loop device to a file; the descriptor becomes the interpreter's. The device frees itself with its last user.
+	Loop func(file string) (fd int, device string, err error)
 	// CopyUp copies what one folder holds into another, both given as descriptors that stay the interpreter's.
 	CopyUp func(from, to int) error
 }

@@ -137,6 +137,8 @@ func opName(o Op) string {
 		return "listen"
 	case NetDevice:
 		return "net_device"
+	case Loop:
+		return "loop"
 	case UserNS:
 		return "user_ns"
 	case Make:

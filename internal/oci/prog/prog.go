@@ -41,6 +41,7 @@ const (
 	HookState    // host: write the state that Hooks[Args[1]] reads into register Args[0]
 	Spawn        // child: clone; the new process goes on, the old one to Goto with a pidfd of it in Args[0]'s data
 	Make         // child: Out = the path Args[1] below the folder in register Args[0], which is made where it is missing, as a folder unless Args[2] is 1
+	Loop         // host: Out = descriptor of a read-only loop device over the file Args[0]; its path is put into Args[1]'s data
 	Listen       // host: take the seccomp listener from the child once it has it, as the descriptor in the child's register Args[0]; hand it on through socket Args[1]
 )
 

@@ -33,6 +33,9 @@ const MaxConfig = 4 << 20
 // Rootfs says how the root file system is mounted inside the container's own mount namespace. A bundle without one (nil) uses
 // Spec.Root.Path as it is, which is all that OCI knows.
 type Rootfs struct {
+	// Folder, where set, is the whole root file system, writable, that no other container uses (copies and btrfs snapshots); Lower, Upper and
+	// Work are empty then.
+	Folder string `json:"folder,omitempty"`
 	// Lower holds the read-only layers, topmost first.
 	Lower []Layer `json:"lower"`
 	// Upper and Work are the writable layer and overlayfs' scratch folder; both empty makes the root read-only.
@@ -50,7 +53,7 @@ type Layer struct {
 	Type    string   `json:"type"`
 	Source  string   `json:"source"`
 	Devices []string `json:"devices,omitempty"`
-	// Loop asks for loop devices, on kernels before 6.12 that mount no EROFS from a plain file.
+	// Loop asks for loop devices over Source and Devices, where EROFS is mounted from no plain file (kernels before 6.12).
 	Loop bool `json:"loop,omitempty"`
 	// Direct tells that all files of an EROFS layer can be read directly in units of 512 bytes, so that contents are cached once and
 	// not again below (mount option directio, Linux 6.13).

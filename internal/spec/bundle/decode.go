@@ -237,6 +237,8 @@ func (r reader) mount(m *specs.Mount) {
 func (r reader) rootfs(s *Rootfs) {
 	r.Object(func(key string) {
 		switch key {
+		case "folder":
+			s.Folder = r.String()
 		case "lower":
 			s.Lower = list(r, r.layer)
 		case "upper":

@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,39 +11,166 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/btrfs"
 	"github.com/dhow-containers/dhow/internal/linux/mount"
-	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// shape writes the store's form of a layer into dir, synced.
-func (s *Store) shape(dir string, t *tree.Table, tar *os.File, id digest.Digest, size int64) error {
-	if s.form == FormDir {
-		return unpackTo(filepath.Join(dir, fsDir), t.Tree(), []*os.File{tar}, true)
+// Forms of layers. The first two and bundle.Layer's types share their names.
+const (
+	FormErofs = "erofs"      // the tar as it is, and an EROFS index over it, mounted from the files
+	FormDir   = "dir"        // an unpacked folder, besides the tar, for overlayfs
+	FormLoop  = "erofs-loop" // as erofs, mounted through loop devices
+	FormBtrfs = "btrfs"      // a chain is a read-only subvolume, a container a snapshot of it
+	FormVFS   = "vfs"        // a chain is a folder, a container a copy of it (by reference where the file system can)
+)
+
+// Forms returns the names of all forms, the best first.
+func Forms() []string { return []string{FormErofs, FormLoop, FormBtrfs, FormDir, FormVFS} }
+
+// form is one way to hand a chain of layers to the kernel.
+type form interface {
+	name() string
+	// usable says whether kernel and file system can do it, with a folder to try in.
+	usable(dir string) error
+	// beside is the name of what lies beside a layer's tar; "" where that is nothing.
+	beside() string
+	// layer makes that in dir, synced.
+	layer(dir string, t *tree.Table, tar *os.File, i Info) error
+	// verify compares it with what the tar says; what tells where they part. That it is absent is no difference.
+	verify(path string, d derived) (what string, err error)
+	// chain makes in dir, synced, what is kept of a chain.
+	chain(ctx context.Context, dir string, l *laid) error
+	// verifyChain compares that with its layers.
+	verifyChain(dir string, l *laid) (file, what string, err error)
+	// mounts tells what is mounted of a chain that is kept in dir.
+	mounts(dir string, m *Merged, i *mergedInfo)
+}
+
+// newForm returns a form by name, nil for a name that is none. The family that keeps the same files has one name on disk, kind.
+func newForm(s *Store, name string) (f form, kind string) {
+	switch name {
+	case FormErofs:
+		return erofsForm{s, false}, FormErofs
+	case FormLoop:
+		return erofsForm{s, true}, FormErofs
+	case FormDir:
+		return dirForm{s}, FormDir
+	case FormBtrfs:
+		return flatForm{s, true}, FormBtrfs
+	case FormVFS:
+		return flatForm{s, false}, FormVFS
 	}
-	return writeFile(filepath.Join(dir, indexFile), func(f *os.File) error {
-		_, err := erofs.WriteTable(f, t, []erofs.Device{device(id, size)}, erofs.Options{Whiteouts: true})
-		return err
-	})
+	return nil, ""
 }
 
-func device(id digest.Digest, size int64) erofs.Device {
-	d := erofs.Device{Size: size}
-	copy(d.Tag[:], id.Encoded())
-	return d
-}
-
-// reshape adds this store's form to a layer that was ingested in another.
-func (s *Store) reshape(info Info) error {
-	have := s.path(info.DiffID, formFile(s.form))
-	if _, err := os.Lstat(have); err == nil {
+// choose takes the form asked for, or the first that works here.
+func choose(s *Store, name string) (err error) {
+	if name != "" {
+		if s.form, s.kind = newForm(s, name); s.form == nil {
+			return errdef.New(errdef.InvalidArgument, "layer form %q: want one of %q", name, Forms())
+		}
 		return nil
 	}
-	root, err := s.tree(info.DiffID)
+	dir, drop, err := s.stage("probe")
 	if err != nil {
 		return err
 	}
-	tar, err := s.OpenTar(info.DiffID)
+	defer drop()
+	var errs []error
+	for _, n := range Forms() {
+		s.form, s.kind = newForm(s, n)
+		sub := filepath.Join(dir, n)
+		if err := os.Mkdir(sub, 0o700); err != nil {
+			return fmt.Errorf("probe layer forms: %w", err)
+		}
+		if err = s.form.usable(sub); err == nil {
+			return nil
+		}
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) { // this says nothing about the form
+			return fmt.Errorf("probe layer forms: %w", err)
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("no form of layers works here: %w", errors.Join(errs...))
+}
+
+// Usable says why this store's form cannot be mounted here; nil when it can.
+func (s *Store) Usable() error {
+	dir, drop, err := s.stage("probe")
+	if err != nil {
+		return err
+	}
+	defer drop()
+	if err := s.form.usable(dir); err != nil {
+		return errdef.New(errdef.Unavailable, "layers in the form %q cannot be used in %s: %w", s.form.name(), s.dir, err)
+	}
+	return nil
+}
+
+// overlays says whether overlayfs takes a writable folder in dir.
+func overlays(dir string) error {
+	params := []mount.Param{{Key: "source", Value: "dhow"}}
+	for _, k := range []string{"lowerdir", "upperdir", "workdir"} {
+		p := filepath.Join(dir, k)
+		if err := os.Mkdir(p, 0o700); err != nil {
+			return err
+		}
+		fd, err := unix.Open(p, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		params = append(params, mount.Param{Key: k, Value: fmt.Sprintf("/proc/self/fd/%d", fd)}) // a value has at most 255 bytes
+	}
+	m, err := mount.Make("overlay", 0, params...)
+	if err != nil {
+		return err
+	}
+	return m.Close()
+}
+
+// makeFolder makes the folder of a new tree: a subvolume, where volumes are asked for.
+func makeFolder(dest string, volume bool) error {
+	if volume {
+		return btrfs.Create(dest)
+	}
+	return os.Mkdir(dest, 0o700)
+}
+
+// RemoveTree removes a folder with all in it, subvolumes named fs in it or in a folder of it at once.
+func RemoveTree(dir string) error {
+	for _, pattern := range []string{"", "*"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern, fsDir))
+		for _, p := range found {
+			if btrfs.Is(p) {
+				if err := btrfs.Remove(p); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return os.RemoveAll(dir) // an unpacked layer, too: root may remove below folders of any mode
+}
+
+// flat reports whether chains are folders that are whole.
+func flat(s *Store) bool { _, ok := s.form.(flatForm); return ok }
+
+// reshape adds this store's form to a layer that was ingested in another.
+func (s *Store) reshape(id digest.Digest) error {
+	have := s.path(id, s.form.beside())
+	if _, err := os.Lstat(have); err == nil {
+		return nil
+	}
+	info, err := s.Info(id)
+	if err != nil {
+		return err
+	}
+	root, err := s.tree(id)
+	if err != nil {
+		return err
+	}
+	tar, err := s.OpenTar(id)
 	if err != nil {
 		return err
 	}
@@ -51,7 +180,7 @@ func (s *Store) reshape(info Info) error {
 		return err
 	}
 	defer drop()
-	if err := s.shape(dir, tree.Of(root), tar, info.DiffID, info.Size); err != nil {
+	if err := s.form.layer(dir, tree.Of(root), tar, info); err != nil {
 		return err
 	}
 	return publish(filepath.Join(dir, filepath.Base(have)), have)
@@ -68,86 +197,4 @@ func (s *Store) tree(id digest.Digest) (*tree.Inode, error) {
 		return nil, fmt.Errorf("layer %s: %w", id, err)
 	}
 	return root, nil
-}
-
-// probe finds out what the kernel mounts, with an empty image over an empty tar: from files, else from loop devices, else folders.
-func (s *Store) probe() (form string, loop bool, err error) {
-	dir, drop, err := s.stage("probe")
-	if err != nil {
-		return "", false, err
-	}
-	defer drop()
-	index, tar := filepath.Join(dir, indexFile), filepath.Join(dir, tarFile)
-	if err := os.WriteFile(tar, make([]byte, 1024), 0o600); err != nil {
-		return "", false, fmt.Errorf("probe layer form: %w", err)
-	}
-	f, err := os.OpenFile(index, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return "", false, fmt.Errorf("probe layer form: %w", err)
-	}
-	defer f.Close()
-	if _, err := erofs.WriteTable(f, tree.NewTable(), []erofs.Device{{Size: 1024}}, erofs.Options{}); err != nil {
-		return "", false, fmt.Errorf("probe layer form: %w", err)
-	}
-	for _, loop := range []bool{false, true} {
-		if m, err := MountErofs(index, []string{tar}, loop); err == nil {
-			m.Close()
-			return FormErofs, loop, nil
-		}
-	}
-	return FormDir, false, nil
-}
-
-// MountErofs makes a detached read-only mount of an image, directly from the files or by way of loop devices, which go when the
-// mount goes. Where DirectIO says so, file contents are read past the tar's own page cache, not cached twice.
-func MountErofs(index string, devices []string, loop bool) (*os.File, error) {
-	params := []mount.Param{{Key: "source", Value: index}}
-	for _, d := range devices {
-		params = append(params, mount.Param{Key: "device", Value: d})
-	}
-	if loop {
-		for i := range params {
-			dev, err := loopOver(params[i].Value)
-			if err != nil {
-				return nil, err
-			}
-			defer dev.Close()
-			params[i].Value = dev.Name()
-		}
-		return mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "ro"})...)
-	}
-	params = append(params, mount.Param{Key: "ro"})
-	err, m := error(unix.EINVAL), (*os.File)(nil)
-	if DirectIO(append(devices[:len(devices):len(devices)], index)...) {
-		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "directio"})...)
-	}
-	if err != nil { // also on kernels that do not know the option (before 6.13)
-		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, params...)
-	}
-	if err != nil {
-		return nil, errdef.New(errdef.KindOf(err), "layer index %s: %w", index, err)
-	}
-	return m, nil
-}
-
-// DirectIO reports whether all these files can be read directly in units of 512 bytes, which the mount option directio needs: reads
-// would fail on disks with 4 KiB sectors otherwise.
-func DirectIO(paths ...string) bool {
-	for _, p := range paths {
-		var st unix.Statx_t
-		err := unix.Statx(unix.AT_FDCWD, p, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_DIOALIGN, &st)
-		if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 || st.Dio_offset_align > 512 {
-			return false
-		}
-	}
-	return true
-}
-
-func loopOver(path string) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return mount.Loop(f)
 }

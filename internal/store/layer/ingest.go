@@ -64,7 +64,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 		return Info{}, err
 	}
 	defer drop()
-	f, direct, err := create(filepath.Join(dir, tarFile), s.form == FormErofs && !s.loop)
+	f, direct, err := create(filepath.Join(dir, tarFile), s.form.name() == FormErofs)
 	if err != nil {
 		return Info{}, err
 	}
@@ -105,7 +105,7 @@ func beside(s *Store, dir string, t *tree.Table, tar *os.File, info Info) error 
 	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return t.Encode(f) }); err != nil {
 		return err
 	}
-	if err := s.shape(dir, t, tar, info.DiffID, info.Size); err != nil {
+	if err := s.form.layer(dir, t, tar, info); err != nil {
 		return err
 	}
 	return writeSync(filepath.Join(dir, infoFile), info)

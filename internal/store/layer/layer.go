@@ -23,26 +23,18 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
 )
 
-// Forms of a layer.
-const (
-	FormErofs = "erofs" // the tar as it is, and an EROFS index over it
-	FormDir   = "dir"   // an unpacked folder, besides the tar
-)
-
 // Options configure a Store.
 type Options struct {
-	// Form is FormErofs, FormDir, or "" for what the kernel can mount.
-	Form string
-	// Loop makes mounts of FormErofs use loop devices; with an empty Form the probe decides.
-	Loop   bool
+	// Form is one of Forms, or "" for the first of them that works here.
+	Form   string
 	Limits tarindex.Limits
 }
 
 // Store is a folder of layers. Its methods may be called concurrently; one process at a time may have it open.
 type Store struct {
 	dir    string
-	form   string
-	loop   bool
+	form   form
+	kind   string // what the form's files are called on disk
 	limits tarindex.Limits
 
 	flights flights
@@ -87,21 +79,12 @@ func Open(dir string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
-	s := &Store{dir: dir, form: o.Form, loop: o.Loop, limits: o.Limits, staged: map[string]struct{}{}}
-	switch o.Form {
-	case FormErofs, FormDir:
-	case "":
-		if s.form, s.loop, err = s.probe(); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, errdef.New(errdef.InvalidArgument, "layer form %q: want %q or %q", o.Form, FormErofs, FormDir)
-	}
-	return s, nil
+	s := &Store{dir: dir, limits: o.Limits, staged: map[string]struct{}{}}
+	return s, choose(s, o.Form)
 }
 
-// Form is the form in which this store gives layers out, and whether it needs loop devices.
-func (s *Store) Form() (form string, loop bool) { return s.form, s.loop }
+// Form is the form in which this store gives layers out.
+func (s *Store) Form() string { return s.form.name() }
 
 // Empty is a folder with nothing in it, the lower layer of an image without layers.
 func (s *Store) Empty() string { return filepath.Join(s.dir, emptyDir) }

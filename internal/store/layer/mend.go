@@ -4,47 +4,88 @@ import (
 	"os"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// A stack of folders can't say two things that a merged tree says: that a directory which a layer only passes through keeps the
-// attributes it has below, and that a hard link leads into a lower layer. The mending folder, put on top, says both.
+// A stack of folders can't say three things that a merged tree says: that a directory which a layer only passes through keeps the
+// attributes it has below, that a hard link leads into a lower layer, and that a file has lost some of its names to a layer above. The
+// mending folder, put on top, says them.
 
-// mends lists the paths concerned in a layer.
-func mends(l *tree.Inode) []string {
-	var paths []string
+// mends are the paths concerned, of all layers.
+type mends struct {
+	paths  []string
+	linked [][]string // the names that files of several names have in their own layer
+}
+
+// add looks at one layer.
+func (m *mends) add(l *tree.Inode) {
 	if l.Dir.Implicit {
-		paths = append(paths, "")
+		m.paths = append(m.paths, "")
 	}
+	names := map[*tree.Inode][]string{}
 	_ = tree.Walk(l, func(p string, _, i *tree.Inode) error {
-		if i.Foreign() || i.IsDir() && i.Dir.Implicit {
-			paths = append(paths, p)
+		switch {
+		case i.Foreign() || i.IsDir() && i.Dir.Implicit:
+			m.paths = append(m.paths, p)
+		case !i.IsDir():
+			names[i] = append(names[i], p)
 		}
 		return nil
 	})
-	return paths
+	for _, n := range names {
+		if len(n) > 1 {
+			m.linked = append(m.linked, n)
+		}
+	}
 }
 
-// mend writes the mending folder; made is false when there is nothing to mend. A hard link becomes a copy there.
-func (s *Store) mend(dest string, t *tree.Table, paths []string, chain []digest.Digest) (made bool, err error) {
-	if len(paths) == 0 {
+// settle adds the names of files that have others in the merged tree than in their layer.
+func (m *mends) settle(root *tree.Inode) {
+	names := map[*tree.Inode][]string{}
+	_ = tree.Walk(root, func(p string, _, i *tree.Inode) error {
+		if !i.IsDir() {
+			names[i] = append(names[i], p)
+		}
+		return nil
+	})
+	at := map[string]*tree.Inode{}
+	for i, n := range names {
+		for _, p := range n {
+			at[p] = i
+		}
+	}
+	for _, p := range m.paths {
+		if i := at[p]; i != nil { // a link into a lower layer
+			m.paths = append(m.paths, names[i]...)
+		}
+	}
+	for _, group := range m.linked {
+		whole := true
+		for _, p := range group {
+			whole = whole && at[p] != nil && at[p] == at[group[0]] && len(names[at[p]]) == len(group)
+		}
+		for _, p := range group {
+			if i := at[p]; !whole && i != nil {
+				m.paths = append(m.paths, names[i]...)
+			}
+		}
+	}
+}
+
+// mend writes the mending folder; made is false when there is nothing to mend. Files are copies there.
+func (m *mends) mend(dest string, root *tree.Inode, t tars) (made bool, err error) {
+	m.settle(root)
+	if len(m.paths) == 0 {
 		return false, nil
 	}
-	root := t.Tree()
 	fix := shell(root)
-	for _, p := range paths {
+	for _, p := range m.paths {
 		graft(fix, root, p)
 	}
-	tars := make([]*os.File, len(chain))
-	for n, d := range chain {
-		if tars[n], err = s.OpenTar(d); err != nil {
-			return false, err
-		}
-		defer tars[n].Close()
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		return false, err
 	}
-	return true, unpackTo(dest, fix, tars, false)
+	return true, unpack(dest, fix, unpacking{from: t})
 }
 
 // shell is a directory with another's attributes and nothing in it.

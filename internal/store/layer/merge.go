@@ -22,8 +22,13 @@ type Merged struct {
 	ChainID digest.Digest
 	Index   string         // erofs form: the one index over all layers
 	Devices []string       // erofs form: the tars, in the order of the chain
-	Lower   []bundle.Layer // what to mount, topmost first, in any form
+	Lower   []bundle.Layer // what to mount below an overlay, topmost first
+	Folder  string         // where there is no overlay: the whole tree; see Copy
 	Root    Root
+
+	store  *Store
+	chain  []digest.Digest
+	volume bool
 }
 
 // Root holds the attributes of the merged root directory.
@@ -62,7 +67,13 @@ func ChainID(chain []digest.Digest) digest.Digest {
 // the chain's ID. A layer that is not in the store is NotFound.
 func (s *Store) Merge(ctx context.Context, chain []digest.Digest) (Merged, error) {
 	if len(chain) == 0 {
-		return Merged{Lower: []bundle.Layer{{Type: FormDir, Source: s.Empty()}}, Root: Root{Mode: 0o755}}, nil
+		m := Merged{Root: Root{Mode: 0o755}}
+		if m.volume = s.form.name() == FormBtrfs; flat(s) {
+			m.Folder = s.Empty()
+		} else {
+			m.Lower = []bundle.Layer{{Type: FormDir, Source: s.Empty()}}
+		}
+		return m, nil
 	}
 	if len(chain) > MaxLayers {
 		return Merged{}, errdef.New(errdef.InvalidArgument, "merge layers: %d of them, at most %d", len(chain), MaxLayers)
@@ -101,7 +112,7 @@ func (s *Store) Merge(ctx context.Context, chain []digest.Digest) (Merged, error
 
 func (s *Store) mergedPath(id digest.Digest, name ...string) string {
 	// A chain's entry depends on the form, since a store may be opened with another one later.
-	return filepath.Join(append([]string{s.dir, mergedDir, id.Encoded() + "." + s.form}, name...)...)
+	return filepath.Join(append([]string{s.dir, mergedDir, id.Encoded() + "." + s.kind}, name...)...)
 }
 
 func (s *Store) merged(id digest.Digest) (Merged, error) {
@@ -113,41 +124,13 @@ func (s *Store) merged(id digest.Digest) (Merged, error) {
 	if err != nil {
 		return Merged{}, err
 	}
-	m := Merged{ChainID: id, Root: i.Root}
-	if s.form == FormErofs {
-		m.Index = s.mergedPath(id, indexFile)
-		for _, d := range i.Chain {
-			m.Devices = append(m.Devices, s.path(d, tarFile))
-		}
-		m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: s.loop,
-			Direct: !s.loop && DirectIO(append(m.Devices[:len(m.Devices):len(m.Devices)], m.Index)...)}}
-		return m, nil
-	}
-	if i.Fix {
-		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: s.mergedPath(id, fsDir)})
-	}
-	for n := len(i.Chain) - 1; n >= i.From; n-- {
-		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: s.path(i.Chain[n], fsDir)})
-	}
+	m := Merged{ChainID: id, Root: i.Root, store: s, chain: i.Chain, volume: s.form.name() == FormBtrfs}
+	s.form.mounts(s.mergedPath(id), &m, &i)
 	return m, nil
 }
 
 func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Digest) error {
-	if s.form == FormDir {
-		for _, d := range chain {
-			i, err := s.Info(d)
-			if err == nil {
-				err = s.reshape(i)
-			}
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	info, t, devices, mended, err := lay(s, chain)
+	l, err := lay(s, chain)
 	if err != nil {
 		return err
 	}
@@ -156,50 +139,41 @@ func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Dige
 		return err
 	}
 	defer drop()
-	if s.form == FormDir {
-		info.Fix, err = s.mend(filepath.Join(dir, fsDir), t, mended, chain)
-	} else {
-		err = writeFile(filepath.Join(dir, indexFile), func(f *os.File) error {
-			_, err := erofs.WriteTable(f, t, devices, erofs.Options{})
-			return err
-		})
-	}
-	if err != nil {
+	if err := s.form.chain(ctx, dir, l); err != nil {
 		return err
 	}
-	if err := writeSync(filepath.Join(dir, infoFile), info); err != nil {
+	if err := writeSync(filepath.Join(dir, infoFile), l.info); err != nil {
 		return err
 	}
 	return publish(dir, s.mergedPath(id))
 }
 
-// lay lays the trees of a chain over each other; mended are the paths that folders would not show right.
-func lay(s *Store, chain []digest.Digest) (info mergedInfo, t *tree.Table, devices []erofs.Device, mended []string, err error) {
-	info, t = mergedInfo{Chain: chain, Form: s.form}, tree.NewTable()
+// laid is a chain of layers laid over each other.
+type laid struct {
+	info    mergedInfo
+	table   *tree.Table
+	devices []erofs.Device
+}
+
+func lay(s *Store, chain []digest.Digest) (*laid, error) {
+	l := &laid{info: mergedInfo{Chain: chain, Form: s.kind}, table: tree.NewTable()}
 	for n, d := range chain {
 		i, err := s.Info(d)
 		if err != nil {
-			return info, nil, nil, nil, err
+			return nil, err
 		}
-		devices = append(devices, device(d, i.Size))
-		below := t.Root()
-		if err := layOver(s, t, i, uint16(n)); err != nil {
-			return info, nil, nil, nil, fmt.Errorf("layer %d of %d: %w", n+1, len(chain), err)
+		l.devices = append(l.devices, device(d, i.Size))
+		below := l.table.Root()
+		if err := layOver(s, l.table, i, uint16(n)); err != nil {
+			return nil, fmt.Errorf("layer %d of %d: %w", n+1, len(chain), err)
 		}
-		if t.Root() != below {
-			info.From = n
-		}
-		if s.form == FormDir {
-			root, err := s.tree(d)
-			if err != nil {
-				return info, nil, nil, nil, err
-			}
-			mended = append(mended, mends(root)...)
+		if l.table.Root() != below {
+			l.info.From = n
 		}
 	}
-	root := t.Inode(t.Root())
-	info.Root = rootOf(&root)
-	return info, t, devices, mended, nil
+	root := l.table.Inode(l.table.Root())
+	l.info.Root = rootOf(&root)
+	return l, nil
 }
 
 // layOver lays a layer over those below it, as number n.
@@ -235,7 +209,7 @@ func (s *Store) RemoveMerged(id digest.Digest) error {
 	if err := check(id); err != nil {
 		return err
 	}
-	for _, form := range []string{FormErofs, FormDir} {
+	for _, form := range Forms() {
 		err := s.discard(filepath.Join(s.dir, mergedDir, id.Encoded()+"."+form), "merged layers "+id.String())
 		if err != nil && !errdef.Is(err, errdef.NotFound) {
 			return err

@@ -27,7 +27,7 @@ func (s *Store) stage(kind string) (dir string, drop func(), err error) {
 	name := filepath.Base(dir)
 	s.staged[name] = struct{}{}
 	return dir, func() {
-		removeTree(dir)
+		RemoveTree(dir)
 		s.mu.Lock()
 		delete(s.staged, name)
 		s.mu.Unlock()
@@ -57,7 +57,7 @@ func (s *Store) discard(path, what string) error {
 		return fmt.Errorf("remove %s: %w", what, err)
 	}
 	err = atomicfile.SyncDir(filepath.Dir(path))
-	removeTree(gone) // what this leaves is swept
+	RemoveTree(gone) // what this leaves is swept
 	return err
 }
 
@@ -73,14 +73,11 @@ func (s *Store) Sweep() error {
 		_, used := s.staged[e.Name()]
 		s.mu.Unlock()
 		if !used {
-			errs = append(errs, removeTree(filepath.Join(s.dir, tmpDir, e.Name())))
+			errs = append(errs, RemoveTree(filepath.Join(s.dir, tmpDir, e.Name())))
 		}
 	}
 	return errors.Join(errs...)
 }
-
-// removeTree removes an unpacked layer, too: root may remove below folders of any mode.
-func removeTree(dir string) error { return os.RemoveAll(dir) }
 
 // writeSync writes a small file and syncs it; its folder is synced by publish.
 func writeSync(path string, v any) error {

@@ -2,8 +2,8 @@ package layer
 
 import (
 	"fmt"
-	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -12,19 +12,36 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// unpackTo makes the folder dest and puts root into it; file contents come from tars[Inode.Dev]. With whiteouts the result is an
-// overlayfs layer. A tree has no links among its directories, so no path here goes through one; safepath holds it anyway.
-func unpackTo(dest string, root *tree.Inode, tars []*os.File, whiteouts bool) error {
-	if err := os.Mkdir(dest, 0o700); err != nil {
-		return err
-	}
+// unpacking says how a tree becomes files.
+type unpacking struct {
+	from      source
+	whiteouts bool // the result is a layer for overlayfs
+	// old is what the folder holds already: another chain's tree, of which so many of the lowest layers are the same.
+	old    *tree.Inode
+	common int
+}
+
+// source knows the contents of regular files. fill writes those of one that is empty.
+type source interface {
+	fill(f *os.File, path string, i *tree.Inode) error
+}
+
+// unpack puts root into the folder dest and syncs it. A tree has no links among its directories, so no path here goes through one;
+// safepath holds it anyway.
+func unpack(dest string, root *tree.Inode, how unpacking) error {
 	r, err := safepath.OpenRoot(dest)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	u := &unpacker{root: r, tars: tars, whiteouts: whiteouts}
+	u := &unpacker{root: r, unpacking: how, stays: map[string]bool{}}
 	_ = tree.Walk(root, func(_ string, _, i *tree.Inode) error { i.Mark = -1; return nil })
+	if how.old != nil {
+		p := pruner{u: u, was: map[*tree.Inode]*tree.Inode{}, is: map[*tree.Inode]*tree.Inode{}}
+		if err := p.dir("", how.old, root); err != nil {
+			return fmt.Errorf("unpack layer: %w", err)
+		}
+	}
 	if err := tree.Walk(root, u.entry); err != nil {
 		return fmt.Errorf("unpack layer: %w", err)
 	}
@@ -40,11 +57,11 @@ func unpackTo(dest string, root *tree.Inode, tars []*os.File, whiteouts bool) er
 }
 
 type unpacker struct {
-	root      *safepath.Root
-	tars      []*os.File
-	whiteouts bool
-	paths     []string // of the inodes made, by Mark
-	dirs      []made
+	unpacking
+	root  *safepath.Root
+	stays map[string]bool // paths that are there already
+	paths []string        // of the inodes made, by Mark
+	dirs  []made
 }
 
 type made struct {
@@ -53,8 +70,9 @@ type made struct {
 }
 
 func (u *unpacker) entry(path string, _, i *tree.Inode) error {
+	stays := u.stays[path]
 	switch {
-	case i.Foreign():
+	case i.Foreign() || stays && !i.IsDir():
 		return nil
 	case i.Mark >= 0:
 		return u.root.Link(u.paths[i.Mark], path)
@@ -65,7 +83,10 @@ func (u *unpacker) entry(path string, _, i *tree.Inode) error {
 	switch i.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		u.dirs = append(u.dirs, made{path, i}) // modes and times come last: children would change them
-		if err = u.root.Mkdir(path, 0o700); err != nil || !u.whiteouts {
+		if !stays {
+			err = u.root.Mkdir(path, 0o700)
+		}
+		if err != nil || !u.whiteouts {
 			return err
 		}
 		return u.hide(path+"/", i.Dir)
@@ -109,14 +130,7 @@ func (u *unpacker) file(path string, i *tree.Inode) error {
 		return err
 	}
 	defer f.Close()
-	if int(i.Dev) >= len(u.tars) {
-		return errdef.New(errdef.DataLoss, "%s: no tar number %d", path, i.Dev)
-	}
-	tar := u.tars[i.Dev]
-	if _, err := tar.Seek(i.Off, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err := io.CopyN(f, tar, i.Size); err != nil {
+	if err := u.from.fill(f, path, i); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return attributes(f, i)
@@ -135,7 +149,10 @@ func (u *unpacker) finish(root *tree.Inode) error {
 		if err != nil {
 			return err
 		}
-		if u.whiteouts && all[n].i.Dir.Opaque {
+		if u.old != nil {
+			err = bare(h)
+		}
+		if err == nil && u.whiteouts && all[n].i.Dir.Opaque {
 			err = safepath.Setxattr(h, "trusted.overlay.opaque", []byte("y"))
 		}
 		if err == nil {
@@ -147,6 +164,17 @@ func (u *unpacker) finish(root *tree.Inode) error {
 		}
 	}
 	return nil
+}
+
+// bare takes a directory's extended attributes away: they may be another tree's.
+func bare(h *os.File) error {
+	names, err := safepath.Listxattr(h)
+	for _, n := range names {
+		if kept := strings.HasPrefix(n, "security.") && n != "security.capability"; !kept && err == nil { // labels are the host's
+			err = safepath.Removexattr(h, n)
+		}
+	}
+	return err
 }
 
 // attributes sets everything but the contents. The owner comes first, since changing it drops setuid bits and capabilities.

@@ -69,18 +69,13 @@ func Verify(ctx context.Context, s *Store, id digest.Digest) ([]Damage, error) {
 	} else if !bytes.Equal(have, d.tree) {
 		add(treeFile, "it is not what the tar says")
 	}
-	switch what, err := verifyForm(s, id, d); {
+	switch what, err := s.form.verify(s.path(id, s.form.beside()), d); { // a form that is not there yet is made when it is wanted
 	case err != nil:
 		return bad, err
 	case what != "":
-		add(formFile(s.form), what)
+		add(s.form.beside(), what)
 	}
 	return bad, nil
-}
-
-// formFile is the name of a form beside the tar.
-func formFile(form string) string {
-	return map[string]string{FormErofs: indexFile, FormDir: fsDir}[form]
 }
 
 // derive reads the tar. bad is set when it is not the one that id names.
@@ -146,14 +141,6 @@ func (c *cancellable) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(p)
-}
-
-// verifyForm compares the form with the tree. A form that is not there yet is made when it is wanted.
-func verifyForm(s *Store, id digest.Digest, d derived) (what string, err error) {
-	if s.form != FormErofs {
-		return verifyFolder(s, id, d.root.Tree())
-	}
-	return sameImage(s.path(id, indexFile), d.root, []erofs.Device{device(id, d.info.Size)}, erofs.Options{Whiteouts: true})
 }
 
 // sameImage writes an index over the one on disk, as it were, and says where they part.
@@ -228,7 +215,10 @@ func Mend(ctx context.Context, s *Store, id digest.Digest) error {
 	if err := beside(s, dir, d.root, tar, d.info); err != nil {
 		return fmt.Errorf("mend layer %s: %w", id, err)
 	}
-	for _, n := range []string{treeFile, formFile(s.form), infoFile} {
+	for _, n := range []string{treeFile, s.form.beside(), infoFile} {
+		if n == "" {
+			continue
+		}
 		flags := uint(0)
 		if _, err := os.Lstat(s.path(id, n)); err == nil {
 			flags = unix.RENAME_EXCHANGE // also of folders; what was there goes with the stage
@@ -251,7 +241,7 @@ func Replace(ctx context.Context, s *Store, id digest.Digest, r io.Reader) error
 		return err
 	}
 	defer drop()
-	fresh, err := Open(dir, Options{Form: s.form, Loop: s.loop, Limits: s.limits})
+	fresh, err := Open(dir, Options{Form: s.form.name(), Limits: s.limits})
 	if err != nil {
 		return err
 	}
@@ -278,29 +268,23 @@ func VerifyMerged(s *Store, id digest.Digest) ([]Damage, error) {
 		}
 		return nil, nil
 	}
-	if err == nil && (ChainID(i.Chain) != id || i.Form != s.form) {
+	if err == nil && (ChainID(i.Chain) != id || i.Form != s.kind) {
 		err = errors.New("it is of another chain")
 	}
 	if err != nil {
 		return []Damage{{Path: s.mergedPath(id, infoFile), What: err.Error()}}, nil
 	}
-	want, root, devices, _, err := lay(s, i.Chain)
+	l, err := lay(s, i.Chain)
 	if err != nil {
 		return nil, err
 	}
-	want.Fix = i.Fix
-	if !reflect.DeepEqual(want, i) {
+	l.info.Fix = i.Fix
+	if !reflect.DeepEqual(l.info, i) {
 		return []Damage{{Path: s.mergedPath(id, infoFile), What: "it does not fit the layers"}}, nil
 	}
-	if s.form != FormErofs {
-		return nil, nil
-	}
-	if _, err := os.Lstat(s.mergedPath(id, indexFile)); err != nil {
-		return []Damage{{Path: s.mergedPath(id, indexFile), What: "it is missing"}}, nil
-	}
-	what, err := sameImage(s.mergedPath(id, indexFile), root, devices, erofs.Options{})
+	file, what, err := s.form.verifyChain(s.mergedPath(id), l)
 	if err != nil || what == "" {
 		return nil, err
 	}
-	return []Damage{{Path: s.mergedPath(id, indexFile), What: what}}, nil
+	return []Damage{{Path: file, What: what}}, nil
 }

@@ -8,27 +8,21 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// verifyFolder compares an unpacked layer with its tree and its tar: kinds, owners, modes, times, and every byte.
-func verifyFolder(s *Store, id digest.Digest, root *tree.Inode) (what string, err error) {
-	r, err := safepath.OpenRoot(s.path(id, formFile(s.form)))
+// verifyFolder compares unpacked layers with their tree and tars: kinds, owners, modes, times, and every byte.
+func verifyFolder(dir string, root *tree.Inode, t tars) (what string, err error) {
+	r, err := safepath.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	} else if err != nil {
 		return "", err
 	}
 	defer r.Close()
-	tar, err := s.OpenTar(id)
-	if err != nil {
-		return "", err
-	}
-	defer tar.Close()
 	err = tree.Walk(root, func(path string, _, i *tree.Inode) error {
 		if i.Foreign() {
 			return nil
@@ -41,7 +35,7 @@ func verifyFolder(s *Store, id digest.Digest, root *tree.Inode) (what string, er
 			return fmt.Errorf("%s: it is not what the tar says", path)
 		}
 		if i.IsReg() {
-			return sameFile(r, path, tar, i)
+			return sameFile(r, path, t[i.Dev], i)
 		}
 		return nil
 	})

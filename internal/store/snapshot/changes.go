@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/layer/upper"
@@ -13,43 +15,51 @@ import (
 
 // Changes tells what a snapshot has that its layers have not; see upper.Walk. A container may run on it meanwhile.
 func (s *Store) Changes(ctx context.Context, id string, f func(upper.Change) error) error {
-	return s.compare(ctx, id, func(up, low *os.File) error { return upper.Walk(ctx, up, low, f) })
-}
-
-// Layer writes a snapshot's changes as a layer's tar and returns how many entries it has.
-func (s *Store) Layer(ctx context.Context, id string, w io.Writer) (entries int, err error) {
-	err = s.compare(ctx, id, func(up, low *os.File) error {
-		entries, err = upper.Layer(ctx, up, low, w)
-		return err
-	})
-	return entries, err
-}
-
-// compare opens a snapshot's upper folder and its merged layers.
-func (s *Store) compare(ctx context.Context, id string, f func(up, low *os.File) error) error {
-	r, err := s.Rootfs(ctx, id)
+	rec, err := s.record(id)
 	if err != nil {
 		return err
 	}
-	up, err := openDir(r.Upper)
+	m, err := s.layers.Merge(ctx, rec.Chain)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	up, err := openDir(s.path(id, rec.written()))
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", id, err)
 	}
 	defer up.Close()
-	if chain, err := s.Chain(id); err != nil || len(chain) == 0 {
-		if err == nil {
-			err = f(up, nil)
-		}
-		return err
+	if len(rec.Chain) == 0 {
+		return upper.Walk(ctx, up, nil, f)
 	}
-	// An overlay wants two folders; the second is empty.
-	low, err := Detached(bundle.Rootfs{Lower: append(r.Lower, bundle.Layer{Type: layer.FormDir, Source: s.layers.Empty()}), Scratch: r.Scratch})
+	low, err := s.below(m)
 	if err != nil {
 		return fmt.Errorf("mount the layers of snapshot %s: %w", id, err)
 	}
 	defer low.Close()
-	if err := f(up, low); err != nil {
+	if !rec.Flat {
+		err = upper.Walk(ctx, up, low, f)
+	} else {
+		var st unix.Stat_t // the record was the last thing written when the copy was made
+		if err = unix.Lstat(s.path(id, recordFile), &st); err == nil {
+			err = upper.Compare(ctx, up, low, st.Ctim, f)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", id, err)
 	}
 	return nil
+}
+
+// Layer writes a snapshot's changes as a layer's tar and returns how many entries it has.
+func (s *Store) Layer(ctx context.Context, id string, w io.Writer) (entries int, err error) {
+	return upper.Layer(ctx, func(f func(upper.Change) error) error { return s.Changes(ctx, id, f) }, w)
+}
+
+// below opens merged layers.
+func (s *Store) below(m layer.Merged) (*os.File, error) {
+	if m.Folder != "" {
+		return openDir(m.Folder)
+	}
+	// An overlay wants two folders; the second is empty.
+	return Detached(bundle.Rootfs{Lower: append(m.Lower, bundle.Layer{Type: layer.FormDir, Source: s.layers.Empty()}), Scratch: s.path(scratchDir)})
 }

@@ -178,6 +178,9 @@ func TestChanges(t *testing.T) {
 		}
 		// The root changed its time; an opaque folder tells what it hides before what it has.
 		want := "C / A /a A /a/b A /a/b/c D /deep C /dir C /etc D /etc/gone C /etc/passwd C /file A /file/in C /l1 C /old D /old/a D /old/b A /old/new"
+		if w.flat { // the link stays one: both names have what was touched
+			want = strings.Replace(want, "C /l1", "C /l1 C /l2", 1)
+		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("got  %s\nwant %s", strings.Join(got, " "), want)
 		}
@@ -222,6 +225,9 @@ func TestLayerRefuses(t *testing.T) {
 			}
 		}
 		w.changed(t, "redirect", "mkdir d", nil)
+		if w.flat {
+			return
+		}
 		if err := unix.Setxattr(w.snaps.path("redirect", upperDir, "d"), "trusted.overlay.redirect", []byte("/etc"), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,13 @@ func (s *Store) Mount(id string, readonly bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Folder != "" {
+		m, err := folder(r.Folder, readonly)
+		if err != nil {
+			return nil, fmt.Errorf("mount snapshot %s: %w", id, err)
+		}
+		return m, nil
+	}
 	if readonly {
 		r.Lower = append([]bundle.Layer{{Type: layer.FormDir, Source: r.Upper}}, r.Lower...)
 		r.Upper, r.Work = "", ""
@@ -36,6 +43,28 @@ func (s *Store) Mount(id string, readonly bool) (*os.File, error) {
 }
 
 const attrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+
+// folder makes a detached mount of a root file system that is whole.
+func folder(path string, readonly bool) (*os.File, error) {
+	at, err := openDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	m, err := mount.Clone(at, "", false)
+	if err != nil {
+		return nil, err
+	}
+	a := mount.Attr{Set: attrs, Propagation: unix.MS_PRIVATE}
+	if readonly {
+		a.Set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := mount.SetAttr(m, false, a); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
 
 // Detached makes a detached mount of any root file system. Overlays over detached layers need Linux 6.15; before that
 // a thread in a mount namespace of its own attaches the layers for the moment.

@@ -27,6 +27,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/layer/upper"
 )
 
 // Store is a folder of snapshots. Its methods may be called concurrently, for one ID by one goroutine at a time.
@@ -38,12 +39,22 @@ type Store struct {
 // record is snapshot.json.
 type record struct {
 	Chain []digest.Digest `json:"chain"`
+	Flat  bool            `json:"flat,omitempty"` // a copy of the layers, not something over them
+}
+
+// written is the folder that a container writes to.
+func (r record) written() string {
+	if r.Flat {
+		return flatDir
+	}
+	return upperDir
 }
 
 const (
 	recordFile = "snapshot.json"
 	upperDir   = "upper"
 	workDir    = "work"
+	flatDir    = "fs"
 	scratchDir = ".scratch" // one for all: everybody attaches there in a mount namespace of its own
 	coming     = ".new-"
 	going      = ".rm-"
@@ -87,31 +98,35 @@ func (s *Store) Prepare(ctx context.Context, id string, chain []digest.Digest) (
 	if err != nil {
 		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
 	}
-	if err := s.make(id, chain, m.Root); err != nil {
+	rec := record{Chain: chain, Flat: m.Folder != ""}
+	if err := s.make(id, rec, m); err != nil {
 		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
 	}
-	return s.rootfs(id, m), nil
+	return s.rootfs(id, rec, m), nil
 }
 
-func (s *Store) make(id string, chain []digest.Digest, root layer.Root) (err error) {
+func (s *Store) make(id string, rec record, m layer.Merged) (err error) {
 	dir, err := os.MkdirTemp(s.dir, coming)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir)
+			layer.RemoveTree(dir)
 		}
 	}()
-	for _, d := range []string{upperDir, workDir} {
-		if err = os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
-			return err
-		}
+	if rec.Flat {
+		err = m.Copy(filepath.Join(dir, flatDir))
+	} else {
+		err = errors.Join(os.Mkdir(filepath.Join(dir, upperDir), 0o700), os.Mkdir(filepath.Join(dir, workDir), 0o700))
 	}
-	if err = dress(filepath.Join(dir, upperDir), root); err != nil {
+	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(record{Chain: chain})
+	if err = dress(filepath.Join(dir, rec.written()), m.Root); err != nil {
+		return err
+	}
+	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
@@ -146,7 +161,7 @@ func writeSync(path string, b []byte) error {
 	return f.Close()
 }
 
-// dress gives the upper folder the attributes of the merged root, because overlayfs shows the topmost root's.
+// dress gives the folder that a container writes to the attributes of the merged root, because overlayfs shows the topmost root's.
 func dress(dir string, root layer.Root) error {
 	r, err := safepath.OpenRoot(dir)
 	if err != nil {
@@ -168,7 +183,13 @@ func dress(dir string, root layer.Root) error {
 	return safepath.Chtimes(h, root.Sec, int64(root.Nsec))
 }
 
-func (s *Store) rootfs(id string, m layer.Merged) bundle.Rootfs {
+func (s *Store) rootfs(id string, rec record, m layer.Merged) bundle.Rootfs {
+	if rec.Flat {
+		return bundle.Rootfs{Folder: s.path(id, flatDir), Scratch: s.path(scratchDir)}
+	}
+	if m.Folder != "" { // made while layers had another form: an overlay over the whole
+		m.Lower = []bundle.Layer{{Type: layer.FormDir, Source: m.Folder}}
+	}
 	return bundle.Rootfs{
 		Lower:   m.Lower,
 		Upper:   s.path(id, upperDir),
@@ -177,36 +198,40 @@ func (s *Store) rootfs(id string, m layer.Merged) bundle.Rootfs {
 	}
 }
 
-// Chain returns the layers that a snapshot lies over, lowest first.
+// Chain returns the layers that a snapshot was made of, lowest first.
 func (s *Store) Chain(id string) ([]digest.Digest, error) {
+	r, err := s.record(id)
+	return r.Chain, err
+}
+
+func (s *Store) record(id string) (r record, err error) {
 	if err := check(id); err != nil {
-		return nil, err
+		return r, err
 	}
 	b, err := os.ReadFile(s.path(id, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
+		return r, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read snapshot: %w", err)
+		return r, fmt.Errorf("read snapshot: %w", err)
 	}
-	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, errdef.New(errdef.DataLoss, "snapshot %s: parse %s: %w", id, recordFile, err)
+		return r, errdef.New(errdef.DataLoss, "snapshot %s: parse %s: %w", id, recordFile, err)
 	}
-	return r.Chain, nil
+	return r, nil
 }
 
 // Rootfs returns the mounts of a snapshot again; a merged index that is gone is made anew.
 func (s *Store) Rootfs(ctx context.Context, id string) (bundle.Rootfs, error) {
-	chain, err := s.Chain(id)
-	if err != nil {
-		return bundle.Rootfs{}, err
+	rec, err := s.record(id)
+	if err != nil || rec.Flat { // which needs its layers no more
+		return s.rootfs(id, rec, layer.Merged{}), err
 	}
-	m, err := s.layers.Merge(ctx, chain)
+	m, err := s.layers.Merge(ctx, rec.Chain)
 	if err != nil {
 		return bundle.Rootfs{}, fmt.Errorf("snapshot %s: %w", id, err)
 	}
-	return s.rootfs(id, m), nil
+	return s.rootfs(id, rec, m), nil
 }
 
 // Remove removes a snapshot. Its name is free at once, its space when Remove returns. An absent one is NotFound.
@@ -217,7 +242,7 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 	grave := s.path(going + id + "-" + strconv.FormatUint(rand.Uint64(), 36))
 	err := os.Rename(s.path(id), grave)
 	if err == nil {
-		err = os.RemoveAll(grave)
+		err = layer.RemoveTree(grave)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
@@ -237,7 +262,7 @@ func (s *Store) Sweep() error {
 	var errs []error
 	for _, e := range ents {
 		if strings.HasPrefix(e.Name(), coming) || strings.HasPrefix(e.Name(), going) {
-			errs = append(errs, os.RemoveAll(s.path(e.Name())))
+			errs = append(errs, layer.RemoveTree(s.path(e.Name())))
 		}
 	}
 	return errors.Join(errs...)
@@ -258,14 +283,24 @@ func (s *Store) List() ([]string, error) {
 	return ids, nil
 }
 
-// Usage counts what the writable layer holds: allocated bytes and inodes, hard links once. Files that vanish meanwhile are not counted.
+// Usage counts what a container has written: allocated bytes and inodes, hard links once. Files that vanish meanwhile are not counted.
 func (s *Store) Usage(id string) (bytes int64, inodes int64, err error) {
-	if err := check(id); err != nil {
+	rec, err := s.record(id)
+	if err != nil {
 		return 0, 0, err
 	}
 	var c du.Counter
-	err = c.Add(s.path(id, upperDir))
-	if errors.Is(err, fs.ErrNotExist) {
+	if rec.Flat {
+		err = s.Changes(context.Background(), id, func(ch upper.Change) error {
+			if ch.File != nil {
+				c.Count(ch.Stat)
+			}
+			return nil
+		})
+	} else {
+		err = c.Add(s.path(id, upperDir))
+	}
+	if errors.Is(err, fs.ErrNotExist) && !errdef.Is(err, errdef.NotFound) {
 		return 0, 0, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
 	}
 	if err != nil {

@@ -59,6 +59,9 @@ func TestNothingLeaks(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.Close()
+			if w.flat {
+				continue
+			}
 			if m, err = overPaths(r); err != nil {
 				t.Fatal(err)
 			}
@@ -83,6 +86,9 @@ func TestOlderKernels(t *testing.T) {
 		r, err := w.snaps.Prepare(t.Context(), "x", w.ingest(t, base, top))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if w.flat {
+			t.Skip("the same on every kernel")
 		}
 		m, err := overPaths(r)
 		if err != nil {

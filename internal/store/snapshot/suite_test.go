@@ -18,6 +18,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/testkit/disk"
 )
 
 // entry is one tar entry of a test: name, type and what matters for it.
@@ -83,6 +84,7 @@ type world struct {
 	layers *layer.Store
 	snaps  *Store
 	dir    string
+	flat   bool // containers have copies, not overlays
 }
 
 // forms runs f over every form, each in stores of its own. This is the shared suite's frame.
@@ -90,34 +92,24 @@ func forms(t *testing.T, f func(t *testing.T, w world)) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: mounts, device nodes, owners")
 	}
-	for _, o := range []layer.Options{{Form: layer.FormErofs}, {Form: layer.FormErofs, Loop: true}, {Form: layer.FormDir}} {
-		name := o.Form
-		if o.Loop {
-			name += "-loop"
-		}
+	for _, name := range layer.Forms() {
 		t.Run(name, func(t *testing.T) {
-			if _, err := os.Stat("/dev/loop-control"); o.Loop && err != nil {
-				t.Skip("no loop devices:", err)
-			}
 			dir := t.TempDir()
-			if o.Form == layer.FormErofs && !o.Loop {
-				s, err := layer.Open(filepath.Join(dir, "probe"), layer.Options{})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if form, loop := s.Form(); form != layer.FormErofs || loop {
-					t.Skipf("the kernel mounts no EROFS from plain files (Linux 6.12): probe says %s, loop %v", form, loop)
-				}
+			if name == layer.FormBtrfs {
+				dir = disk.Mounted(t, "btrfs", 1024)
 			}
-			l, err := layer.Open(filepath.Join(dir, "layers"), o)
+			l, err := layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: name})
 			if err != nil {
 				t.Fatal(err)
+			}
+			if err := l.Usable(); err != nil {
+				t.Skip(err)
 			}
 			s, err := Open(filepath.Join(dir, "snapshots"), l)
 			if err != nil {
 				t.Fatal(err)
 			}
-			f(t, world{l, s, dir})
+			f(t, world{l, s, dir, name == layer.FormBtrfs || name == layer.FormVFS})
 		})
 	}
 }

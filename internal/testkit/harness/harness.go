@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,9 @@ func Start(t testing.TB, flags ...string) *Engine {
 	}
 	e := &Engine{
 		t: t, bin: bin, dir: dir, flags: flags, DataRoot: dir + "/data", RunRoot: dir + "/run", Socket: dir + "/sock", Cgroup: "/dhow-test/" + filepath.Base(dir),
+	}
+	if i := slices.Index(flags, "--data-root"); i >= 0 {
+		e.DataRoot = flags[i+1]
 	}
 	if e.log, err = os.Create(dir + "/log"); err != nil {
 		t.Fatal(err)

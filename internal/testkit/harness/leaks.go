@@ -18,7 +18,7 @@ type baseline struct {
 }
 
 func look(e *Engine) baseline {
-	return baseline{mounts: mounts(e.dir), links: links(), loops: loops(e.dir)}
+	return baseline{mounts: mounts(e.dir), links: links(), loops: loops(e)}
 }
 
 // moment is how long what ends by itself may take: the kernel removes namespaces and their links in the background.
@@ -43,13 +43,13 @@ func (e *Engine) leaks() []string {
 	}
 	add("mount", without(mounts(e.dir), e.before.mounts))
 	add("link on the host", without(links(), e.before.links))
-	add("loop device", without(loops(e.dir), e.before.loops))
+	add("loop device", without(loops(e), e.before.loops))
 	add("cgroup", cgroups(e.Cgroup))
 	add("process", processes(e))
 	add("link", innerLinks(e))
 	add("nft element", elements(e))
-	for _, d := range []string{"run/containers", "run/oci", "data/containers", "data/snapshots", "data/layers/tmp"} {
-		add("file", entries(filepath.Join(e.dir, d)))
+	for _, d := range []string{e.dir + "/run/containers", e.dir + "/run/oci", e.DataRoot + "/containers", e.DataRoot + "/snapshots", e.DataRoot + "/layers/tmp"} {
+		add("file", entries(d))
 	}
 	return out
 }
@@ -72,13 +72,13 @@ func mounts(dir string) []string {
 
 func links() []string { return entries("/sys/class/net") }
 
-// loops lists the loop devices over files below dir; other tests have some, too.
-func loops(dir string) []string {
+// loops lists the loop devices over the engine's files; other tests have some, too.
+func loops(e *Engine) []string {
 	list, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	var out []string
 	for _, l := range list {
 		b, _ := os.ReadFile(l)
-		if strings.Contains(string(b), dir) {
+		if strings.Contains(string(b), e.dir) || strings.HasPrefix(string(b), e.DataRoot+"/") {
 			out = append(out, l+" "+strings.TrimSpace(string(b)))
 		}
 	}

@@ -247,10 +247,10 @@ func (w *walk) get(h *os.File, name string) ([]byte, error) {
 	return nil, fmt.Errorf("read attribute %s: %w", name, err)
 }
 
-// Layer writes the changes of up against low as a layer's tar and tells how many entries it has.
-func Layer(ctx context.Context, up, low *os.File, out io.Writer) (entries int, err error) {
+// Layer writes the changes that changes tells as a layer's tar and tells how many entries it has.
+func Layer(ctx context.Context, changes func(func(Change) error) error, out io.Writer) (entries int, err error) {
 	w := pack.New(ctx, out)
-	err = Walk(ctx, up, low, func(c Change) error {
+	err = changes(func(c Change) error {
 		dir, name := split(c.Path)
 		if strings.HasPrefix(name, pack.Whiteout) {
 			return errdef.New(errdef.InvalidArgument, "/%s: names that begin with %s have a meaning of their own in layers: remove or rename it", c.Path, pack.Whiteout)

@@ -1,0 +1,72 @@
+package layer
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/dhow-containers/dhow/internal/spec/bundle"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+)
+
+// dirForm unpacks each layer for overlayfs.
+type dirForm struct{ s *Store }
+
+func (f dirForm) name() string            { return FormDir }
+func (f dirForm) usable(dir string) error { return overlays(dir) }
+func (f dirForm) beside() string          { return fsDir }
+
+func (f dirForm) layer(dir string, t *tree.Table, tar *os.File, _ Info) error {
+	dest := filepath.Join(dir, fsDir)
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		return err
+	}
+	return unpack(dest, t.Tree(), unpacking{from: tars{tar}, whiteouts: true})
+}
+
+func (f dirForm) verify(path string, d derived) (string, error) {
+	tar, err := f.s.OpenTar(d.info.DiffID)
+	if err != nil {
+		return "", err
+	}
+	defer tar.Close()
+	return verifyFolder(path, d.root.Tree(), tars{tar})
+}
+
+// chain makes the folders of layers that came in another form, and the mending folder.
+func (f dirForm) chain(ctx context.Context, dir string, l *laid) error {
+	for _, d := range l.info.Chain {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := f.s.reshape(d); err != nil {
+			return err
+		}
+	}
+	t, err := openTars(f.s, l.info.Chain)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	var m mends
+	for _, d := range l.info.Chain {
+		root, err := f.s.tree(d)
+		if err != nil {
+			return err
+		}
+		m.add(root)
+	}
+	l.info.Fix, err = m.mend(filepath.Join(dir, fsDir), l.table.Tree(), t)
+	return err
+}
+
+func (f dirForm) verifyChain(string, *laid) (file, what string, err error) { return "", "", nil }
+
+func (f dirForm) mounts(dir string, m *Merged, i *mergedInfo) {
+	if i.Fix {
+		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: filepath.Join(dir, fsDir)})
+	}
+	for n := len(i.Chain) - 1; n >= i.From; n-- {
+		m.Lower = append(m.Lower, bundle.Layer{Type: FormDir, Source: f.s.path(i.Chain[n], fsDir)})
+	}
+}

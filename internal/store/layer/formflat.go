@@ -1,0 +1,127 @@
+package layer
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/linux/btrfs"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+)
+
+// flatForm keeps each chain as one folder that is whole, for where there is no overlayfs; on btrfs as a read-only subvolume, which
+// shares what it has in common with the chain that is most like it.
+type flatForm struct {
+	s       *Store
+	volumes bool
+}
+
+func (f flatForm) name() string {
+	if f.volumes {
+		return FormBtrfs
+	}
+	return FormVFS
+}
+
+func (f flatForm) usable(dir string) error {
+	if f.volumes && !btrfs.On(dir) {
+		return fmt.Errorf("%s: not on btrfs", f.s.dir)
+	}
+	return nil
+}
+
+func (f flatForm) beside() string                                  { return "" }
+func (f flatForm) layer(string, *tree.Table, *os.File, Info) error { return nil }
+func (f flatForm) verify(string, derived) (what string, err error) { return "", nil }
+
+func (f flatForm) chain(_ context.Context, dir string, l *laid) error {
+	t, err := openTars(f.s, l.info.Chain)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	dest := filepath.Join(dir, fsDir)
+	u := unpacking{from: t}
+	if f.volumes {
+		u.old, u.common = f.relative(dest, l.info.Chain)
+	}
+	if u.old == nil {
+		if err := makeFolder(dest, f.volumes); err != nil {
+			return err
+		}
+	}
+	if err := unpack(dest, l.table.Tree(), u); err != nil {
+		return err
+	}
+	if f.volumes {
+		return btrfs.Seal(dest)
+	}
+	return nil
+}
+
+// relative makes dest a snapshot of the chain that has the most layers in common from the lowest on, and returns what is in it. There may be none.
+func (f flatForm) relative(dest string, chain []digest.Digest) (old *tree.Inode, common int) {
+	ids, err := f.s.ListMerged()
+	if err != nil {
+		return nil, 0
+	}
+	var best mergedInfo
+	var from string
+	for _, id := range ids {
+		var i mergedInfo
+		if readJSON(f.s.mergedPath(id, infoFile), &i) != nil {
+			continue
+		}
+		n := 0
+		for n < len(chain) && n < len(i.Chain) && chain[n] == i.Chain[n] {
+			n++
+		}
+		if n > common {
+			best, common, from = i, n, f.s.mergedPath(id, fsDir)
+		}
+	}
+	if common == 0 {
+		return nil, 0
+	}
+	l, err := lay(f.s, best.Chain)
+	if err != nil || btrfs.Snapshot(from, dest) != nil { // it may be on its way out
+		return nil, 0
+	}
+	return l.table.Tree(), common
+}
+
+func (f flatForm) verifyChain(dir string, l *laid) (file, what string, err error) {
+	t, err := openTars(f.s, l.info.Chain)
+	if err != nil {
+		return "", "", err
+	}
+	defer t.close()
+	file = filepath.Join(dir, fsDir)
+	what, err = verifyFolder(file, l.table.Tree(), t)
+	return file, what, err
+}
+
+func (f flatForm) mounts(dir string, m *Merged, _ *mergedInfo) { m.Folder = filepath.Join(dir, fsDir) }
+
+// Copy makes dest, which must not exist, a folder that holds what Merged.Folder does and that nobody else has.
+func (m Merged) Copy(dest string) error {
+	if m.volume && m.ChainID != "" {
+		return btrfs.Snapshot(m.Folder, dest)
+	}
+	if err := makeFolder(dest, m.volume); err != nil || m.ChainID == "" {
+		return err
+	}
+	l, err := lay(m.store, m.chain)
+	if err != nil {
+		return err
+	}
+	from, err := openFolder(m.Folder)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	return unpack(dest, l.table.Tree(), unpacking{from: from})
+}
