@@ -140,6 +140,9 @@ type Images interface {
 	PullAll(ctx context.Context, repository, platform string, auth *registry.AuthConfig, p Progress) error
 	// Distribution says what a reference is in its registry; nothing is pulled.
 	Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (registry.DistributionInspect, error)
+	// Manifest fetches a manifest or index from its registry; PushManifests puts an index of manifests of that registry there.
+	Manifest(ctx context.Context, ref string, insecure bool, auth *registry.AuthConfig) (Manifest, error)
+	PushManifests(ctx context.Context, target string, all []Manifest, insecure bool, auth *registry.AuthConfig) (digest string, err error)
 	// Search asks Docker Hub, or the registry that term begins with. limit 0 is 25.
 	Search(ctx context.Context, term string, limit int, f Filters, auth *registry.AuthConfig) ([]registry.SearchResult, error)
 	// Push uploads one tag, or with all every tag that the repository has here.
@@ -152,6 +155,13 @@ type Images interface {
 	Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error)
 	Prune(ctx context.Context, f Filters) (image.PruneReport, error)
 	Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error)
+}
+
+// Manifest is a manifest or index of a registry. The descriptor of an image's has its platform.
+type Manifest struct {
+	Ref        string // canonical
+	Descriptor ocispec.Descriptor
+	Raw        []byte
 }
 
 // Archives move images and containers in and out as tars, and make images here. What Save and Export return writes the tar; it must

@@ -64,7 +64,7 @@ func newRoot(a *app, name string) *cobra.Command {
 	addTo(root, "more", containerVerbs(a)...)
 	addTo(root, "more", imageVerbs(a)...)
 	addTo(root, "more", cmdInspect(a), cmdEvents(a), cmdStats(a))
-	addTo(root, "manage", groupContainer(a), groupImage(a), groupNetwork(a), groupVolume(a), groupSystem(a))
+	addTo(root, "manage", groupContainer(a), groupImage(a), groupManifest(a), groupNetwork(a), groupVolume(a), groupSystem(a))
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	finish(root)

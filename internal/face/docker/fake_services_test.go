@@ -169,6 +169,15 @@ func (s fakeImages) List(ctx context.Context, all bool, fl api.Filters) ([]image
 	return l, nil
 }
 
+func (s fakeImages) Manifest(context.Context, string, bool, *registry.AuthConfig) (api.Manifest, error) {
+	return api.Manifest{}, errdef.New(errdef.NotFound, "no such manifest")
+}
+
+func (s fakeImages) PushManifests(_ context.Context, target string, all []api.Manifest, insecure bool, _ *registry.AuthConfig) (string, error) {
+	s.f.called("push %d manifests to %s, insecure %t", len(all), target, insecure)
+	return "sha256:" + strings.Repeat("0", 64), nil
+}
+
 func (s fakeImages) Inspect(ctx context.Context, ref, platform string) (image.InspectResponse, error) {
 	s.f.called("image %s", ref)
 	s.f.mu.Lock()

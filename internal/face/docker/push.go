@@ -79,3 +79,25 @@ func imageSearch(c *call) error {
 	l, err := c.engine.Images.Search(c.ctx, c.arg("term"), limit, f, auth)
 	return c.done(list(l), err)
 }
+
+func remoteManifest(c *call) error {
+	auth, err := decodeAuth(c.r.Header.Values(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	v, err := c.engine.Images.Manifest(c.ctx, c.param("name"), c.flag("insecure"), auth)
+	return c.done(v, err)
+}
+
+func pushManifests(c *call) error {
+	auth, err := decodeAuth(c.r.Header.Values(registry.AuthHeader))
+	if err != nil {
+		return err
+	}
+	var all []api.Manifest
+	if err := c.decode(&all, false); err != nil {
+		return err
+	}
+	digest, err := c.engine.Images.PushManifests(c.ctx, c.param("name"), all, c.flag("insecure"), auth)
+	return c.done(struct{ Digest string }{digest}, err)
+}

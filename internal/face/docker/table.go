@@ -27,6 +27,8 @@ func systemOps() []op {
 		{method: "GET", path: "/dhow/version", do: ownVersion, state: works, note: "dhow's own"},
 		{method: "GET", path: "/dhow/containers/{id}/explain", do: containerExplain, state: works, note: "dhow's own"},
 		{method: "POST", path: "/dhow/system/check", do: systemCheck, stream: true, state: works, note: "dhow's own; `repair=1` mends. Lines of JSON: findings, then the summary"},
+		{method: "GET", path: "/dhow/manifests/{name...}", do: remoteManifest, state: works, note: "dhow's own; a manifest or index of a registry, `insecure=1` by http"},
+		{method: "POST", path: "/dhow/manifests/{name...}", do: pushManifests, body: jsonBody, state: works, note: "dhow's own; an index of manifests of the same registry"},
 		{method: "POST", path: "/dhow/system/layout", do: systemLayout, state: works, note: "dhow's own; `dir` becomes an OCI layout of the images `name`"},
 		{method: "GET", path: "/dhow/images/{name...}/layers", do: imageLayers, state: works, note: "dhow's own"},
 		{method: "GET", path: "/dhow/images/{name...}/files", do: imageFiles, stream: true, state: works, note: "dhow's own; lines of JSON; `layer` chooses one"},
