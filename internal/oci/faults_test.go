@@ -73,7 +73,7 @@ func (b *box) failAt(k int) (total int, reached bool) {
 	}
 	p.Ins[k] = prog.Ins{Lane: p.Ins[k].Lane, Op: prog.Fail, Errno: uapi.Errno(syscall.EXDEV), Note: "made to fail", Why: p.Ins[k].Why}
 	c := &Container{root: b.root, spec: b.spec, program: p}
-	if err := c.make(&o, in, dir); err != nil {
+	if err := c.make(&o, in, dir, nil); err != nil {
 		check(b.t, os.RemoveAll(dir)) // as Create does
 		return len(p.Ins), true
 	}

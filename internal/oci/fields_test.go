@@ -70,12 +70,6 @@ func ownMounts(t *testing.T, shared string) {
 		t.Skip("mounting needs root")
 	}
 	runtime.LockOSThread()
-	var one unix.CPUSet // Linux 6.18 numbers namespaces by processor, and holds none that is not younger than the holder's own (ELOOP)
-	check(t, unix.SchedGetaffinity(0, &one))
-	for cpu := 1; one.Count() > 1; cpu++ {
-		one.Clear(cpu)
-	}
-	check(t, unix.SchedSetaffinity(0, &one))
 	check(t, unix.Unshare(unix.CLONE_NEWNS))
 	check(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	check(t, unix.Mount("shared", shared, "tmpfs", 0, ""))
@@ -98,6 +92,33 @@ func TestInheritedMountNamespaceBelowShared(t *testing.T) {
 		t.Errorf("left behind:\n%s", table)
 	}
 	check(t, unix.Unmount(copied, unix.MNT_DETACH))
+}
+
+// Whatever processor has numbered our own mount namespace, a container that inherits it can be made, and may use the processors that we may.
+func TestInheritedMountNamespaceOfAnyProcessor(t *testing.T) {
+	var all unix.CPUSet
+	check(t, unix.SchedGetaffinity(0, &all))
+	for made := range all.Count() {
+		for here := range all.Count() {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				runtime.LockOSThread() // never unlocked
+				var one unix.CPUSet
+				one.Set(made)
+				check(t, unix.SchedSetaffinity(0, &one))
+				ownMounts(t, t.TempDir())
+				one.Zero()
+				one.Set(here)
+				check(t, unix.SchedSetaffinity(0, &one))
+				b := newBox(t, "grep", "Cpus_allowed_list", "/proc/self/status")
+				b.spec.Linux.Namespaces = slices.DeleteFunc(b.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+				b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", fmt.Sprintf("grep -q 'Cpus_allowed_list:\t%d$' /proc/self/status", here)}}}}
+				b.says(fmt.Sprintf("Cpus_allowed_list:\t%d\n", here))
+			}()
+			<-done
+		}
+	}
 }
 
 // mountTable is the mount table of the calling thread.

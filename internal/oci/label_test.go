@@ -62,7 +62,7 @@ func createFrom(o CreateOptions, in compile.Input) (*Container, error) {
 	}
 	defer os.RemoveAll(dir)
 	c := &Container{root: o.Root, spec: o.Spec, program: p}
-	return c, c.make(&o, in, dir)
+	return c, c.make(&o, in, dir, nil)
 }
 
 // With AppArmor: a profile that forbids writing below /tmp is in force for the container's process and for exec.

@@ -111,13 +111,18 @@ func Create(o CreateOptions) (_ *Container, err error) {
 		return nil, err
 	}
 	defer closeFacts()
+	var where *processor
+	if o.Spec.Linux != nil && compile.InheritsMounts(&in) {
+		where = youngest()
+		in.Processors = where.list()
+	}
 	p, err := compile.Compile(in)
 	if err != nil {
 		return nil, err
 	}
 	warn(o.Warn, p)
 	c := &Container{root: o.Root, spec: o.Spec, program: p, trace: o.Trace, Warn: o.Warn}
-	return c, c.make(&o, in, dir)
+	return c, c.make(&o, in, dir, where)
 }
 
 func warn(to func(string), p *prog.Program) {
@@ -238,7 +243,7 @@ func cgroupPath(o *CreateOptions, rootless bool) string {
 	return "/" + o.ID
 }
 
-func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
+func (c *Container) make(o *CreateOptions, in compile.Input, dir string, where *processor) error {
 	if err := state.Write(dir, state.Parked, nil); err != nil {
 		return err
 	}
@@ -285,7 +290,7 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string) error {
 			storeErr = state.Write(dir, bundle.ConfigFile, o.Config)
 		}
 	}}
-	running, err := interp.Run(c.program, env)
+	running, err := where.run(c.program, env)
 	if err == nil {
 		c.running = running
 		if err = c.born(running.Pid, dir); err == nil && storeErr != nil {

@@ -85,6 +85,8 @@ type Input struct {
 	Rootfs     *bundle.Rootfs
 	// MountsFile is the file that a mount namespace is held by where the container shall be in ours; see InheritsMounts.
 	MountsFile string
+	// Processors, where set, are those that the child may use: it is made on one only.
+	Processors string
 	// NoPivot moves the root in place of pivot_root(2); then HostKernelMounts says where proc and sysfs are mounted.
 	NoPivot          bool
 	HostKernelMounts []string

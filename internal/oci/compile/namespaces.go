@@ -227,6 +227,9 @@ func (c entry) enter() error {
 		c.Call("nobody may trace us, and /proc/PID is root's", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
 	c.hugePages()
+	if err := c.affinity("linux.namespaces", c.in.Processors); err != nil {
+		return err
+	}
 	if !c.spec.Process.Terminal {
 		c.stdio(c.in.Facts.Stdio)
 	}
