@@ -116,8 +116,6 @@ func (c binder) idmapped() error {
 			return invalid(name+".uidMappings", "uidMappings and gidMappings belong together")
 		case !own && !c.ns.user && !c.ns.enters:
 			return invalid(name+".options", "idmap needs uidMappings and gidMappings, or a user namespace of the container's")
-		case !c.in.Facts.atLeast(5, 12):
-			return c.tooOld(name+".options: idmap", 5, 12)
 		}
 		if err := validateMap(name+".uidMappings", m.UIDMappings); err != nil {
 			return err

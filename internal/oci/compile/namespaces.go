@@ -62,9 +62,6 @@ func (c entry) parseNamespaces() error {
 			return invalid(name, "namespace %q is listed twice", n.Type)
 		}
 		seen |= f
-		if f == u.CLONE_NEWTIME && !c.in.Facts.atLeast(5, 6) {
-			return c.tooOld(name+" (time)", 5, 6)
-		}
 		if n.Path == "" {
 			c.ns.fresh |= f
 			c.ns.user = c.ns.user || f == u.CLONE_NEWUSER

@@ -5,12 +5,15 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // validate refuses what no Program could honour, before anything is emitted.
 func validate(s *bundle.Spec, f *Facts) error {
 	switch {
+	case !f.atLeast(5, 12):
+		return errdef.New(errdef.NotImplemented, "containers need Linux 5.12 or newer, which has mount_setattr(2); this is %d.%d", f.Major, f.Minor)
 	case s == nil:
 		return invalid("", "is empty")
 	case s.Linux == nil:

@@ -100,8 +100,12 @@ func Load(root, id string) (*State, error) {
 		return nil, fmt.Errorf("read state of container %q: %w", id, err)
 	}
 	s, err := decode(b)
+	if err == nil && s.ID != id {
+		err = fmt.Errorf("it is of container %q", s.ID)
+	}
 	if err != nil {
-		return nil, errdef.New(errdef.DataLoss, "read state of container %q: %w", id, err)
+		return nil, errdef.New(errdef.DataLoss, "read state of container %q: %w; %s is damaged, and what is left of the container unknown: once its processes and cgroups are gone remove the folder",
+			id, err, filepath.Join(root, id, File))
 	}
 	return s, nil
 }

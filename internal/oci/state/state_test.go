@@ -2,10 +2,14 @@ package state
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/jsonread"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 )
@@ -57,6 +61,22 @@ func TestEncodeKnowsEveryField(t *testing.T) {
 	r := jsonread.New(string(b))
 	if r.Object(func(key string) { s.field(r, key) }); !r.Done() {
 		t.Error("a full state is left to encoding/json")
+	}
+}
+
+// A state that is not this container's is taken for none: to delete it would leave processes behind that nobody knows.
+func TestLoadDamaged(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"", "{", "null", "{}", `{"pid":1}`, `{"id":"other"}`, `{"id":"c"`} {
+		if err := os.WriteFile(filepath.Join(root, "c", File), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Load(root, "c"); errdef.KindOf(err) != errdef.DataLoss || !strings.Contains(err.Error(), filepath.Join(root, "c", File)+" is damaged") {
+			t.Errorf("%q: %+v, %v", text, s, err)
+		}
 	}
 }
 
