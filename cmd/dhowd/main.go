@@ -17,12 +17,12 @@ import (
 
 	"github.com/dhow-containers/dhow/cmd/dhowd/hello"
 	"github.com/dhow-containers/dhow/internal/engine"
+	"github.com/dhow-containers/dhow/internal/engine/files"
 	"github.com/dhow-containers/dhow/internal/face/docker"
 	"github.com/dhow-containers/dhow/internal/store/dump"
 )
 
-// version and commit are set by the build (-ldflags -X).
-var version, commit = "devel", ""
+var version, commit = "devel", "" // set by the build (-ldflags -X)
 
 type list []string
 
@@ -30,6 +30,7 @@ func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
+	files.Jailed(os.Args)
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "dhowd:", err)
 		os.Exit(1)
@@ -39,8 +40,7 @@ func main() {
 func run(args []string) error {
 	c := engine.Config{Version: version, Commit: commit, Embedded: hello.Image()}
 	var hosts, certs list
-	var level slog.Level
-	var showVersion bool
+	var level, showVersion = slog.LevelInfo, false
 	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or index.erofs\n\nFlags:\n")

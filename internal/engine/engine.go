@@ -122,7 +122,7 @@ func (e *Engine) assemble(c Config) error {
 	e.watch = keep.Watch
 	e.API = api.Engine{
 		Containers: e.containers, Execs: e.containers.Execs(), Images: images,
-		Files:    &files.Service{Containers: container.NewReach(e.containers), Snapshots: st.Snapshots, Spool: c.DataRoot},
+		Files:    &files.Service{Containers: container.NewReach(e.containers), Snapshots: st.Snapshots, Spool: c.DataRoot, Jail: true},
 		Archives: &archive.Service{Store: st.Images, Events: bus, Images: images, Containers: container.NewObserver(e.containers), Snapshots: st.Snapshots},
 		Upkeep:   keep,
 		Networks: engnet.Networks{Service: nets, Change: container.NewRewirer(e.containers).Change}, Volumes: volumes,

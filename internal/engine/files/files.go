@@ -17,6 +17,7 @@ type Service struct {
 	Containers Containers
 	Snapshots  Snapshots
 	Spool      string // a folder for nameless files: tars that come in, until they are whole
+	Jail       bool   // what is copied in is written by a process of its own, locked in; this program must know its Word
 }
 
 // Containers finds containers and opens their files: their root as seen inside, with volumes and binds.

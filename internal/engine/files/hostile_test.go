@@ -27,7 +27,7 @@ import (
 
 // box is a container whose root is a folder.
 type box struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	svc  *Service
 	host string // a folder of the host's that nothing may touch
@@ -35,7 +35,7 @@ type box struct {
 	hook func() // before a change
 }
 
-func newBox(t *testing.T) *box {
+func newBox(t testing.TB) *box {
 	if os.Getuid() != 0 {
 		t.Skip("owners and device nodes need root")
 	}
@@ -45,7 +45,7 @@ func newBox(t *testing.T) *box {
 	return b
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +213,7 @@ func TestSwappedPaths(t *testing.T) {
 }
 
 // readHost tells whether a tar, whole or not, holds the canary's content.
-func readHost(t *testing.T, b []byte) bool {
+func readHost(t testing.TB, b []byte) bool {
 	r := tar.NewReader(bytes.NewReader(b))
 	for {
 		h, err := r.Next()

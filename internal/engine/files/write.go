@@ -40,7 +40,7 @@ func (s *Service) Write(ctx context.Context, ref, p string, body io.Reader, o ap
 	defer data.Close()
 	return s.Containers.Change(ctx, ref, func(rec *api.Container, f *os.File) error {
 		// Who hangs up now leaves no half copy.
-		if err := a.lay(context.WithoutCancel(ctx), rec, f, data, root, o); err != nil {
+		if err := s.lay(context.WithoutCancel(ctx), a, rec, f, data, root, o); err != nil {
 			return err
 		}
 		s.Containers.Event(rec, true, p)
@@ -98,7 +98,7 @@ func (a asked) notReadOnly(root *safepath.Root, h *os.File, rootCounts bool) err
 }
 
 // lay extracts into a container's folder.
-func (a asked) lay(ctx context.Context, rec *api.Container, f *os.File, data *os.File, root *tree.Inode, o api.WriteOptions) error {
+func (s *Service) lay(ctx context.Context, a asked, rec *api.Container, f *os.File, data *os.File, root *tree.Inode, o api.WriteOptions) error {
 	in := safepath.FromFile(f)
 	h, err := a.folderIn(in, rec)
 	if err != nil {
@@ -114,7 +114,12 @@ func (a asked) lay(ctx context.Context, rec *api.Container, f *os.File, data *os
 			return err
 		}
 	}
-	err = extract.Into(ctx, extract.Target{Root: in, Dir: h, Path: follow(in, a.clean)}, root, data, how)
+	t := extract.Target{Root: in, Dir: h, Path: follow(in, a.clean)}
+	if s.Jail {
+		err = jailed(ctx, t, data, how)
+	} else {
+		err = extract.Into(ctx, t, root, data, how)
+	}
 	if err != nil {
 		return fmt.Errorf("copy into container %s: %w", rec.Name, err)
 	}
