@@ -138,7 +138,7 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "x", "1x", "-2", "1kk", "1e3", ".", "9999999p", "k", "1 2", "--1"} {
+	for _, text := range []string{"", "x", "1x", "-2", "1kk", "1e3", ".", "9999999p", "k", "1 2", "--1", "nan", "inf", "NaNb"} {
 		if got, err := parseSize(text); err == nil {
 			t.Errorf("%q: %d, want an error", text, got)
 		}

@@ -90,7 +90,7 @@ func parseSize(s string) (int64, error) {
 		factor, text = math.Pow(1024, float64(power+1)), text[:n]
 	}
 	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || n < 0 || n*factor >= math.MaxInt64 {
+	if err != nil || !(n >= 0) || n*factor >= math.MaxInt64 {
 		return 0, bad
 	}
 	return int64(n * factor), nil

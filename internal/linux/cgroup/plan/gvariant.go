@@ -47,9 +47,9 @@ func checkProperty(name string) string {
 	if len(name) < 3 || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		return "a property's name has 3 to 64 letters and nothing else"
 	}
-	for _, bad := range [...]string{"Exec", "OnFailure", "OnSuccess", "Upholds", "RebootArgument"} {
+	for _, bad := range [...]string{"Exec", "OnFailure", "OnSuccess", "Upholds", "RebootArgument", "Wants", "Requires", "Requisite", "BindsTo", "Conflicts", "Propagates"} {
 		if strings.HasPrefix(name, bad) {
-			return "this property starts other programs, which annotations may not"
+			return "this property starts or stops others, which annotations may not"
 		}
 	}
 	if strings.HasSuffix(name, "Action") {

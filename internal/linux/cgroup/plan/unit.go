@@ -163,7 +163,10 @@ func (u *Unit) Describe(l Layout, id string, r *specs.LinuxResources, annotation
 	if err != nil {
 		return err
 	}
-	for _, p := range more {
+	for _, p := range more { // what limits set is the config's alone; a Scale is the same limit by another name
+		if slices.ContainsFunc(limits, func(q Property) bool { return q.Name == strings.TrimSuffix(p.Name, "Scale") }) {
+			return invalid("annotations[%s%s]: linux.resources sets this limit", annotationPrefix, p.Name)
+		}
 		if i := slices.IndexFunc(u.Properties, func(q Property) bool { return q.Name == p.Name }); i >= 0 {
 			u.Properties[i] = p
 			continue

@@ -38,9 +38,9 @@ func TestNewUnit(t *testing.T) {
 
 func TestAnnotatedProperties(t *testing.T) {
 	good := map[string]string{"CollectMode": "'inactive-or-failed'", "TimeoutStopSec": "uint64 5", "After": "['a.service', \"b.service\"]", "CPUWeight": "@t 7",
-		"Wants": "@as []", "Quoted": `'a\'b'`, "OOMScoreAdjust": "-3", "SendSIGHUP": "true"}
+		"Documentation": "@as []", "Quoted": `'a\'b'`, "OOMScoreAdjust": "-3", "SendSIGHUP": "true"}
 	want := map[string]string{"CollectMode": `s "inactive-or-failed"`, "TimeoutStopUSec": "t 5000000", "After": "as [a.service b.service]", "CPUWeight": "t 7",
-		"Wants": "as []", "Quoted": `s "a'b"`, "OOMScoreAdjust": "i -3", "SendSIGHUP": "b true"}
+		"Documentation": "as []", "Quoted": `s "a'b"`, "OOMScoreAdjust": "i -3", "SendSIGHUP": "b true"}
 	annotations := map[string]string{"org.other": "x"}
 	for k, v := range good {
 		annotations[annotationPrefix+k] = v
@@ -58,9 +58,23 @@ func TestAnnotatedProperties(t *testing.T) {
 	for name, value := range map[string]string{"X": "1", "Ex-ec": "1", "ExecStartPre": "'/bin/sh'", "FailureAction": "'reboot'", "OnFailure": "['x.service']",
 		"PIDs": "@au [1]", "Slice": "'-.slice'", "Description": "'a\n[Service]\nExecStart=/bin/sh'", "Desc\nription": "'a'", "Empty": "", "Open": "'x",
 		"Two": "1 2", "Mixed": "[1, 'a']", "Untyped": "[]", "Big": "byte 256", "Bare": "reboot", "Nan": "@d NaN", "Variant": "<1>", "Tuple": "(1, 2)",
-		"TimeoutSec": "'x'", "NegativeSec": "-1", "Escape": `'\x0a'`, "Nested": "[[1]]", "Type": "@z 1", "DeviceAllow": "@as []"} {
+		"TimeoutSec": "'x'", "NegativeSec": "-1", "Escape": `'\x0a'`, "Nested": "[[1]]", "Type": "@z 1", "Wants": "['debug-shell.service']", "Requires": "['x.service']", "RequiresMountsFor": "['/x']", "BindsTo": "['x.service']",
+		"Conflicts": "['sshd.service']", "PropagatesStopTo": "['sshd.service']", "DeviceAllow": "@as []"} {
 		if list, err := annotated(map[string]string{annotationPrefix + name: value}); !errdef.Is(err, errdef.InvalidArgument) {
 			t.Errorf("%s=%q: %+v, %v", name, value, list, err)
+		}
+	}
+}
+
+// Annotations do not beat limits, as they did in CRI-O (CVE-2023-6476).
+func TestAnnotationsBesideLimits(t *testing.T) {
+	limit := int64(1 << 20)
+	r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}, Pids: &specs.LinuxPids{Limit: &limit}}
+	for name, ok := range map[string]bool{"MemoryMax": false, "MemoryMaxScale": false, "TasksMax": false, "TasksMaxScale": false, "Description": true, "MemoryLow": true} {
+		u := &Unit{Slice: "a.slice"}
+		err := u.Describe(layout(t, "v2"), "c", r, map[string]string{annotationPrefix + name: "uint64 5"})
+		if ok != (err == nil) || !ok && !errdef.Is(err, errdef.InvalidArgument) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
