@@ -36,7 +36,7 @@ func (l *logger) open() error {
 // fail tells an error on both ways.
 func (l *logger) fail(err error) {
 	msg := strings.TrimSpace(err.Error())
-	fmt.Fprintln(l.stderr, "dhow-runtime: "+msg)
+	fmt.Fprintln(l.stderr, "dhow-runtime: "+line(msg))
 	if l.out != nil {
 		l.write("error", msg)
 	}
@@ -57,7 +57,7 @@ func (l *logger) debug(format string, args ...any) {
 
 func (l *logger) tell(level, msg string) {
 	if l.out == nil {
-		fmt.Fprintln(l.stderr, "dhow-runtime: "+level+": "+msg)
+		fmt.Fprintln(l.stderr, "dhow-runtime: "+level+": "+line(msg))
 		return
 	}
 	l.write(level, msg)
@@ -77,6 +77,20 @@ func (l *logger) write(level, msg string) {
 		return
 	}
 	fmt.Fprintf(l.out, "time=%q level=%s msg=%s\n", now, level, bare(msg))
+}
+
+// line makes a message, parts of which a config, an image or criu's log may have chosen, one line that a terminal shows and does not obey.
+func line(msg string) string {
+	var b strings.Builder
+	for _, r := range strings.ReplaceAll(msg, "\n", "; ") {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		q := strconv.QuoteRune(r)
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
 }
 
 // bare quotes a value where it needs quotes.

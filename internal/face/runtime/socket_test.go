@@ -3,6 +3,7 @@ package runtime
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -129,6 +130,17 @@ func TestNotify(t *testing.T) {
 	n.close()
 	if _, err := os.Stat(filepath.Join(dir, "notify.sock")); err == nil {
 		t.Error("the socket is still there")
+	}
+}
+
+// What a config has in it does not reach the terminal as control characters.
+func TestErrorsAreOneLine(t *testing.T) {
+	var out bytes.Buffer
+	l := logger{stderr: &out}
+	l.fail(errors.New("a \x1b]0;owned\x07 b\r\nc\x00 \u202e ä \xff"))
+	l.warn("x\n%s", "\x9b31m")
+	if got, want := out.String(), "dhow-runtime: a \\x1b]0;owned\\a b\\r; c\\x00 \\u202e ä �\ndhow-runtime: warning: x; �31m\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
