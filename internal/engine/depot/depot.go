@@ -200,7 +200,7 @@ func (d *Depot) adopt() error {
 		return err
 	}
 	for _, id := range ids {
-		_ = l.Adopt(id) // one that is not whole stays without a record, and is a stray
+		_ = l.Adopt(id, false) // one that is not whole stays without a record, and is a stray
 	}
 	return l.CheckIndex(true)
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -274,5 +276,51 @@ func TestStrays(t *testing.T) {
 	r.sound()
 	if _, err := r.c.Snapshots.Chain("bbbb"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBesideWork: checks and repairs that run while images come, go and change their names find nothing and take nothing.
+func TestBesideWork(t *testing.T) {
+	r := newRig(t)
+	var names []string
+	for i := range 3 {
+		names = append(names, r.hub.Serve(fmt.Sprint("w", i, ":1"), kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("base", strings.Repeat("oar", 10_000))), kit.Tar(t, kit.Text("n", fmt.Sprint(i)))}})))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				img, err := r.c.Images.Pull(context.Background(), names[i], image.PullOptions{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if i > 0 {
+					if _, err := r.c.Layers.Merge(context.Background(), img.DiffIDs); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := r.c.Images.Tag(names[i], fmt.Sprint("t", i, ":", n%3)); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := r.c.Images.Remove(img.ID.String(), true, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	rounds := 0
+	for ; ctx.Err() == nil; rounds++ {
+		if found, _ := r.run(rounds%2 == 1); len(found) > 0 {
+			t.Errorf("round %d: %+v", rounds, found)
+			break
+		}
+	}
+	wg.Wait()
+	r.sound()
+	if rounds < 2 {
+		t.Errorf("%d rounds only", rounds)
 	}
 }

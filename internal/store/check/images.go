@@ -157,6 +157,9 @@ func (u *run) merged() error {
 		}
 		u.sum.Merged++
 		bad, err := layer.VerifyMerged(u.Layers, id)
+		if len(bad) > 0 { // it may have been removed at this moment
+			bad, err = layer.VerifyMerged(u.Layers, id)
+		}
 		if err != nil { // a layer of it is damaged, which is told already, or no more there
 			continue
 		}
@@ -174,7 +177,7 @@ func (u *run) documents() error {
 	for _, r := range u.all {
 		if err := u.document(r); err != nil {
 			u.found(Finding{Kind: Image, Object: r.ID.String(), Problem: err.Error()}, "makes its record anew", func() (string, error) {
-				return "its record was made anew from its documents", image.LedgerOf(u.Images).Adopt(r.ID)
+				return "its record was made anew from its documents", image.LedgerOf(u.Images).Adopt(r.ID, true)
 			})
 		}
 	}

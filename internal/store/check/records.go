@@ -57,14 +57,14 @@ func (u metadata) records() error {
 
 func (u metadata) imageRecord(bucket, key string, raw []byte) {
 	err := image.CheckRecord(bucket, key, raw)
-	if err == nil {
+	if err == nil || image.LedgerOf(u.Images).Sound(bucket, key) {
 		return
 	}
 	id := digest.Digest(key)
 	u.found(Finding{Kind: Record, Object: bucket + "/" + key, Problem: err.Error()}, "makes it anew from the image's documents", func() (string, error) {
 		err := errdef.New(errdef.DataLoss, "%q is no image ID", key)
 		if _, perr := ref.ParseDigest(key); perr == nil {
-			if err = image.LedgerOf(u.Images).Adopt(id); err == nil {
+			if err = image.LedgerOf(u.Images).Adopt(id, false); err == nil {
 				return "made anew from the image's documents", nil
 			}
 		}
@@ -76,16 +76,13 @@ func (u metadata) imageRecord(bucket, key string, raw []byte) {
 }
 
 func (u metadata) nameRecord(bucket, key string, raw []byte) {
-	images, _, _ := image.Buckets()
+	if image.LedgerOf(u.Images).Sound(bucket, key) {
+		return
+	}
 	id, err := image.CheckName(bucket, key, raw)
-	problem := ""
+	problem := fmt.Sprintf("it names image %s, which is not here", id)
 	if err != nil {
 		problem = err.Error()
-	} else if found, err := u.DB.Get(images, id.String(), new(json.RawMessage)); err == nil && !found {
-		problem = fmt.Sprintf("it names image %s, which is not here", id)
-	}
-	if problem == "" {
-		return
 	}
 	u.found(Finding{Kind: Name, Object: familiar(key), Problem: problem}, "removes the name", func() (string, error) {
 		return "the name was removed; pull or tag the image again", image.LedgerOf(u.Images).Forget(bucket, key)
@@ -95,15 +92,24 @@ func (u metadata) nameRecord(bucket, key string, raw []byte) {
 // containerRecord checks what a container stands on. The record is the engine's; only what the store needs is read.
 func (u metadata) containerRecord(bucket, key string, raw []byte) {
 	var rec struct {
-		ID   string `json:"id"`
-		Name string `json:"name"`
+		ID    string `json:"id"`
+		Name  string `json:"name"`
+		Image string `json:"image_id"`
 	}
 	if err := json.Unmarshal(raw, &rec); err != nil || rec.ID != key {
 		u.found(Finding{Kind: Record, Object: bucket + "/" + key, Problem: "the record of a container is damaged; its files are left alone"},
 			"copy what you need from the data root's folder snapshots/"+key+"/upper", nil)
 		return
 	}
-	if _, err := u.Snapshots.Chain(key); err != nil {
+	gone := func() bool { // removed meanwhile
+		found, err := u.DB.Get(bucket, key, new(json.RawMessage))
+		return err == nil && !found
+	}
+	images, _, _ := image.Buckets()
+	if found, err := u.DB.Get(images, rec.Image, new(json.RawMessage)); err == nil && !found && rec.Image != "" && !gone() {
+		u.found(Finding{Kind: Container, Object: rec.Name, Problem: fmt.Sprintf("its image %s is not here", rec.Image)}, "it runs as long as its layers are here: pull the image again", nil)
+	}
+	if _, err := u.Snapshots.Chain(key); err != nil && !gone() {
 		u.found(Finding{Kind: Container, Object: rec.Name, Path: u.Snapshots.Dir(key), Problem: err.Error()}, "remove the container (dhow rm) and make it anew", nil)
 	}
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,8 +94,8 @@ func (l Ledger) Unrecorded() ([]digest.Digest, error) {
 	return out, nil
 }
 
-// Adopt makes an image's record anew from its config and a manifest that names it, both on disk.
-func (l Ledger) Adopt(id digest.Digest) error {
+// Adopt makes an image's record anew from its config and a manifest that names it, both on disk. One that can be read stays but for force.
+func (l Ledger) Adopt(id digest.Digest, force bool) error {
 	s := l.s
 	raw, err := s.c.Content.Read(id, manifest.MaxSize)
 	if err != nil {
@@ -106,6 +107,11 @@ func (l Ledger) Adopt(id digest.Digest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l.Sound(bucketImages, id.String()) {
+		if found, err := s.c.DB.Get(bucketImages, id.String(), new(json.RawMessage)); err != nil || found && !force {
+			return err
+		}
+	}
 	docs, err := readDocuments(s)
 	if err != nil {
 		return err
@@ -122,15 +128,49 @@ func (l Ledger) Adopt(id digest.Digest) error {
 	return s.c.DB.Put(bucketImages, id.String(), r)
 }
 
-// Forget takes names away that lead to no image, and records that cannot be read.
+// Forget takes a record away that cannot be read, and a name that leads to no image. One that somebody has written anew meanwhile stays.
 func (l Ledger) Forget(bucket, key string) error {
 	s := l.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.c.DB.Delete(bucket, key); err != nil {
+	err := s.c.DB.Update(func(tx *meta.Tx) error {
+		if l.sound(tx, bucket, key) {
+			return nil
+		}
+		return tx.Delete(bucket, key)
+	})
+	if err != nil {
 		return err
 	}
 	return s.writeIndex()
+}
+
+// sound tells whether a record can be read, and a name leads to an image.
+func (l Ledger) sound(tx *meta.Tx, bucket, key string) bool {
+	var raw json.RawMessage
+	if found, err := tx.Get(bucket, key, &raw); err != nil || !found {
+		return false
+	}
+	if bucket == bucketImages || bucket == bucketPulls {
+		return CheckRecord(bucket, key, raw) == nil
+	}
+	id, err := CheckName(bucket, key, raw)
+	if err != nil {
+		return false
+	}
+	found, err := tx.Get(bucketImages, id.String(), &raw)
+	return err == nil && found
+}
+
+// Sound tells whether a record can be read, and a name leads to an image; one that is gone is.
+func (l Ledger) Sound(bucket, key string) (ok bool) {
+	err := l.s.c.DB.View(func(tx *meta.Tx) error {
+		var raw json.RawMessage
+		found, err := tx.Get(bucket, key, &raw)
+		ok = err == nil && !found || l.sound(tx, bucket, key)
+		return nil
+	})
+	return ok && err == nil
 }
 
 // Drop removes an image with all its names, where no container uses it and nothing is being done with it: Conflict otherwise.
