@@ -44,9 +44,13 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 		if !keep(img) {
 			continue
 		}
+		whole := img.Size
+		for _, p := range img.Parts {
+			whole += p.Size
+		}
 		out = append(out, dimage.Summary{
 			ID: img.ID.String(), Created: img.Created.Unix(), Labels: img.Config.Config.Labels, RepoTags: list(tags), RepoDigests: list(digests),
-			Size: img.Size, SharedSize: share(img), Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
+			Size: whole, SharedSize: share(img), Containers: int64(len(s.Users(img.ID.String()))), Descriptor: &img.Manifest,
 			Manifests: s.manifests(img),
 		})
 	}

@@ -92,9 +92,9 @@ func cmdImages(a *app) *cobra.Command { return imagesCommand(a, "images") }
 
 func imagesCommand(a *app, name string) *cobra.Command {
 	var o struct {
-		all, digests, noTrunc, quiet bool
-		format                       string
-		filter                       []string
+		all, digests, noTrunc, quiet, tree bool
+		format                             string
+		filter                             []string
 	}
 	c := words(name+" [OPTIONS] [REPOSITORY[:TAG]]", "List images", "dhow images\ndhow images --filter dangling=true -q", maxArgs(1),
 		func(c *cobra.Command, args []string) error {
@@ -112,9 +112,18 @@ func imagesCommand(a *app, name string) *cobra.Command {
 			if o.all {
 				q.Set("all", "1")
 			}
+			if o.tree {
+				if o.format != "" || o.quiet || o.digests {
+					return usage(c, exitError, errors.New("--tree excludes --format, --quiet and --digests"))
+				}
+				q.Set("manifests", "1")
+			}
 			var list []image.Summary
 			if err := api.Get(c.Context(), "/images/json", q, &list); err != nil {
 				return err
+			}
+			if o.tree {
+				return printTree(a, list, o.noTrunc)
 			}
 			f := a.listFormat("imagesFormat", o.format, o.quiet)
 			t := format.Table{Header: newImageHeader(), Quiet: "{{.ID}}", Default: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"}
@@ -136,6 +145,7 @@ func imagesCommand(a *app, name string) *cobra.Command {
 	f.StringVar(&o.format, "format", "", "Format of the output: table, json, or a Go template")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "Do not shorten")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Show IDs only")
+	f.BoolVar(&o.tree, "tree", false, "Show the platforms of each image")
 	return c
 }
 
