@@ -142,6 +142,10 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.Ins
 		GraphDriver: &storage.DriverData{Name: s.Storage, Data: map[string]string{}},
 		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Added}, Descriptor: &img.Manifest,
 	}
+	if img.Parts, err = store.Parts(s.Store, img.ID); err != nil {
+		return out, err
+	}
+	out.Manifests = s.manifests(img)
 	if n := len(img.Config.History); n > 0 {
 		out.Comment = img.Config.History[n-1].Comment
 	}

@@ -117,9 +117,15 @@ func imageInspect(c *call) error {
 	if err != nil {
 		return err
 	}
+	if platform != "" && c.flag("manifests") {
+		return errdef.New(errdef.InvalidArgument, "conflicting options: manifests and platform options cannot both be specified")
+	}
 	v, err := c.engine.Images.Inspect(c.ctx, c.param("name"), platform)
 	if err != nil {
 		return err
+	}
+	if !c.flag("manifests") || c.minor < 48 {
+		v.Manifests = nil
 	}
 	return c.json(http.StatusOK, shapeImage(v, c.minor))
 }

@@ -84,7 +84,7 @@ func imageOps() []op {
 		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},
 		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "a platform of an image; what the archive holds is uncompressed"},
 		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; one platform per image"},
-		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: partly, note: "Manifests are never in the answer"},
+		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: works},
 		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: works},
 		{method: "GET", path: "/images/{name...}/get", do: imageSaveOne, stream: true, state: works},
 		missing("GET", "/images/{name...}/attestations"),

@@ -144,21 +144,7 @@ func (b *Batch) Pick(name string) (images []Image, tags [][]string, err error) {
 }
 
 // Platforms are the images of other platforms that came through an index with this one.
-func (b *Batch) Platforms(id digest.Digest) ([]Image, error) {
-	c, err := b.s.readable()
-	if err != nil {
-		return nil, err
-	}
-	var out []Image
-	for _, o := range c.family(id)[1:] {
-		img, err := b.s.describe(c, o)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, img)
-	}
-	return out, nil
-}
+func (b *Batch) Platforms(id digest.Digest) ([]Image, error) { return Parts(b.s, id) }
 
 // Describe makes the manifest of an image whose layers are served as the tars they are.
 func Describe(config []byte, layers []layer.Info) (raw []byte, desc ocispec.Descriptor, err error) {

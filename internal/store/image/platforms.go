@@ -85,6 +85,22 @@ func ResolvePlatform(s *Store, name, platform string) (Image, error) {
 	return s.describe(c, best)
 }
 
+// Parts are the images of other platforms that came through an index with this one.
+func Parts(s *Store, id digest.Digest) (out []Image, err error) {
+	c, err := s.readable()
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range c.family(id)[1:] {
+		img, err := s.describe(c, o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, img)
+	}
+	return out, nil
+}
+
 // pullPlatforms pulls every image of an index. The one for this host gets the tag, last; when there is none, the first. Attestations are no images.
 func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, p *reporter) (Image, error) {
 	raw, top, err := repo.Manifest(ctx, r.Digest)

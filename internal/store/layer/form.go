@@ -162,11 +162,7 @@ func (s *Store) reshape(id digest.Digest) error {
 	if _, err := os.Lstat(have); err == nil {
 		return nil
 	}
-	info, err := s.Info(id)
-	if err != nil {
-		return err
-	}
-	root, err := s.tree(id)
+	d, err := sound(context.Background(), s, id) // what is unpacked is verified once more
 	if err != nil {
 		return err
 	}
@@ -180,7 +176,7 @@ func (s *Store) reshape(id digest.Digest) error {
 		return err
 	}
 	defer drop()
-	if err := s.form.layer(dir, tree.Of(root), tar, info); err != nil {
+	if err := s.form.layer(dir, d.root, tar, d.info); err != nil {
 		return err
 	}
 	return publish(filepath.Join(dir, filepath.Base(have)), have)

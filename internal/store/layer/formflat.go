@@ -37,7 +37,12 @@ func (f flatForm) beside() string                                  { return "" }
 func (f flatForm) layer(string, *tree.Table, *os.File, Info) error { return nil }
 func (f flatForm) verify(string, derived) (what string, err error) { return "", nil }
 
-func (f flatForm) chain(_ context.Context, dir string, l *laid) error {
+func (f flatForm) chain(ctx context.Context, dir string, l *laid) error {
+	for _, d := range l.info.Chain { // what is unpacked is verified once more
+		if _, err := sound(ctx, f.s, d); err != nil {
+			return err
+		}
+	}
 	t, err := openTars(f.s, l.info.Chain)
 	if err != nil {
 		return err

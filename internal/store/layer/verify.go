@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
@@ -121,6 +122,15 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	}
 	d.tree = b.Bytes()
 	return d, nil, nil
+}
+
+// sound is derive for those who need the tar to be right; DataLoss otherwise.
+func sound(ctx context.Context, s *Store, id digest.Digest) (derived, error) {
+	d, bad, err := derive(ctx, s, id)
+	if err == nil && len(bad) > 0 {
+		err = errdef.New(errdef.DataLoss, "layer %s: %s: %s; dhow system check --repair fetches it again", id, tarFile, bad[0].What)
+	}
+	return d, err
 }
 
 // parsing feeds a parser, whose first error is its own to keep: the digest is to be known all the same.

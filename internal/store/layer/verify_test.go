@@ -5,9 +5,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 )
 
 // flip changes one bit of a file, at the given part of its length.
@@ -131,5 +134,30 @@ func TestVerify(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestUnpackingVerifies is torture case 28: a tar that went bad is found when it is unpacked, and nothing is left of that.
+func TestUnpackingVerifies(t *testing.T) {
+	for _, form := range []string{FormDir, FormVFS} {
+		s := store(t, FormErofs)
+		b := simple(t, 10, 3000)
+		i, err := s.Ingest(t.Context(), digest.FromBytes(b), bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flip(t, s.path(i.DiffID, tarFile), 1, 2)
+		if os.Getuid() != 0 {
+			t.Skip("unpacking needs root")
+		}
+		if s, err = Open(s.dir, Options{Form: form}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Merge(t.Context(), []digest.Digest{i.DiffID}); !errdef.Is(err, errdef.DataLoss) || !strings.Contains(err.Error(), "dhow system check --repair") {
+			t.Errorf("%s: %v", form, err)
+		}
+		if left := leftovers(t, s); len(left) != 1 {
+			t.Errorf("%s: left %v", form, left)
+		}
 	}
 }
