@@ -31,10 +31,12 @@ type saved struct {
 	config, manifest []byte
 	desc             ocispec.Descriptor
 	layers           []layer.Info
+	others           []*saved // of other platforms, under the same names
+	other            bool     // is one of these
 }
 
 // NewSaving finds the images that names pick (image.Batch.Pick) and everything they need. Of images of several platforms those asked for
-// are taken; a name that leaves none is errdef.NotFound.
+// are taken, or else all that are here, as an index; a name that leaves none is errdef.NotFound.
 func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ *Saving, err error) {
 	if len(names) == 0 {
 		return nil, errdef.New(errdef.InvalidArgument, "save: name at least one image")
@@ -61,7 +63,11 @@ func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ 
 				if n > 0 {
 					tags[i] = nil // a name means one image
 				}
-				if err := v.add(img, tags[i]); err != nil {
+				o, err := v.add(img, tags[i])
+				if err == nil && len(platforms) == 0 {
+					err = v.addOthers(o)
+				}
+				if err != nil {
 					return nil, err
 				}
 			}
@@ -96,7 +102,27 @@ func (v *Saving) of(img image.Image, platforms []ocispec.Platform) (out []image.
 	return out, nil
 }
 
-func (v *Saving) add(img image.Image, tags []string) error {
+// addOthers adds the other platforms of an image.
+func (v *Saving) addOthers(o *saved) error {
+	all, err := v.b.Platforms(o.ID)
+	if err != nil || len(o.tags) == 0 || len(o.others) > 0 {
+		return err
+	}
+	for _, img := range all {
+		if len(img.RepoTags) > 0 {
+			continue // has a name of its own
+		}
+		p, err := v.add(img, nil)
+		if err != nil {
+			return err
+		}
+		p.other = true
+		o.others = append(o.others, p)
+	}
+	return nil
+}
+
+func (v *Saving) add(img image.Image, tags []string) (*saved, error) {
 	for _, o := range v.images {
 		if o.ID == img.ID {
 			for _, t := range tags {
@@ -104,26 +130,41 @@ func (v *Saving) add(img image.Image, tags []string) error {
 					o.tags = append(o.tags, t)
 				}
 			}
-			return nil
+			return o, nil
 		}
 	}
 	o := &saved{Image: img, tags: tags}
 	var err error
 	if o.config, err = v.b.Config(img.ID); err != nil {
-		return fmt.Errorf("image %s: %w", img.ID, err)
+		return nil, fmt.Errorf("image %s: %w", img.ID, err)
 	}
 	for _, d := range img.DiffIDs {
 		l, err := v.b.Known(d)
 		if err != nil {
-			return fmt.Errorf("image %s: %w", img.ID, err)
+			return nil, fmt.Errorf("image %s: %w", img.ID, err)
 		}
 		o.layers = append(o.layers, l)
 	}
 	if o.manifest, o.desc, err = image.Describe(o.config, o.layers); err != nil {
-		return err
+		return nil, err
 	}
+	o.desc.Platform = &o.Platform
 	v.images = append(v.images, o)
-	return nil
+	return o, nil
+}
+
+// top is what an image's names mean: its manifest, or the index of all its platforms, which raw is then.
+func (o *saved) top() (raw []byte, d ocispec.Descriptor, err error) {
+	if len(o.others) == 0 {
+		return nil, o.desc, nil
+	}
+	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{o.desc}}
+	ix.SchemaVersion = 2
+	for _, p := range o.others {
+		ix.Manifests = append(ix.Manifests, p.desc)
+	}
+	raw, err = json.Marshal(ix)
+	return raw, ocispec.Descriptor{MediaType: ix.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}, err
 }
 
 // Images are the IDs of what will be written, and their labels.
@@ -159,12 +200,17 @@ func (v *Saving) documents(out *writer) error {
 	index.SchemaVersion = 2
 	items := []manifest.ArchiveItem{}
 	for _, o := range v.images {
+		if o.other { // manifest.json cannot say it
+			continue
+		}
 		item := manifest.ArchiveItem{Config: blobName(o.ID), RepoTags: []string{}, Layers: []string{}}
 		for _, l := range o.layers {
 			item.Layers = append(item.Layers, blobName(l.DiffID))
 		}
-		d := o.desc
-		d.Platform = &o.Platform
+		_, d, err := o.top()
+		if err != nil {
+			return err
+		}
 		if len(o.tags) == 0 {
 			index.Manifests = append(index.Manifests, d)
 		}
@@ -201,6 +247,13 @@ func (v *Saving) blobs(out *writer) error {
 		out.head(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755})
 	}
 	for _, o := range v.images {
+		raw, d, err := o.top()
+		if err != nil {
+			return err
+		}
+		if raw != nil {
+			out.doc(blobName(d.Digest), raw)
+		}
 		out.doc(blobName(o.desc.Digest), o.manifest)
 		out.doc(blobName(o.ID), o.config)
 	}
