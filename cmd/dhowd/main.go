@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -39,8 +40,7 @@ func main() {
 
 func run(args []string) error {
 	c := engine.Config{Version: version, Commit: commit, Embedded: hello.Image()}
-	var hosts, certs list
-	var level, showVersion = slog.LevelInfo, false
+	hosts, certs, level := list{}, list{}, slog.LevelInfo
 	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or index.erofs\n\nFlags:\n")
@@ -62,13 +62,13 @@ func run(args []string) error {
 	f.Var(&certs, "registry-certs", "`folder` with a folder HOST:PORT of *.crt, *.cert and *.key for each registry (default /etc/dhow/certs.d and /etc/docker/certs.d)")
 	f.Var(&c.ImageStoreSize, "image-store-size", "`bytes` (20g) that images may take: beyond it unused ones go, nameless and least recently used first (default no bound)")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
-	f.BoolVar(&showVersion, "version", false, "print the version and exit")
+	showVersion := f.Bool("version", false, "print the version and exit")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	if showVersion {
+	if *showVersion {
 		fmt.Println("dhowd", version, commit)
 		return nil
 	}
@@ -96,6 +96,7 @@ func serve(c engine.Config, hosts []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	syscall.Umask(0o077)
+	debug.SetGCPercent(40) // layers' tables are large and hold no pointers: collecting is cheap, garbage beside them is not
 	if len(hosts) == 0 {
 		hosts = []string{"unix:///run/dhow/dhow.sock"}
 	}
@@ -114,7 +115,6 @@ func serve(c engine.Config, hosts []string) error {
 		sockets = append(sockets, l)
 	}
 	c.Log.Info("engine ready", "id", e.ID[:12], "version", version, "hosts", strings.Join(hosts, " "))
-	err = docker.Serve(ctx, docker.New(docker.Config{Engine: e.API, Version: version, Commit: commit, Log: c.Log}), c.Log, sockets...)
-	c.Log.Info("engine ends; containers go on")
-	return err
+	defer c.Log.Info("engine ends; containers go on")
+	return docker.Serve(ctx, docker.New(docker.Config{Engine: e.API, Version: version, Commit: commit, Log: c.Log}), c.Log, sockets...)
 }

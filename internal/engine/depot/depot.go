@@ -65,7 +65,8 @@ func Open(c Config) (_ *Depot, err error) {
 	if len(c.CertDirs) == 0 {
 		c.CertDirs = []string{"/etc/dhow/certs.d", "/etc/docker/certs.d"}
 	}
-	d := &Depot{root: c.Root, Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent})}
+	d := &Depot{root: c.Root, Registry: registry.New(registry.Config{Insecure: c.Insecure, Mirrors: c.Mirrors, CertDirs: c.CertDirs, Proxy: c.Proxy, UserAgent: c.UserAgent,
+		Split: registry.Split{Dir: c.Root}})}
 	defer func() {
 		if err != nil {
 			d.Close()

@@ -21,6 +21,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 )
@@ -539,7 +540,7 @@ func TestHangsUpAtTheEnd(t *testing.T) {
 // The file that a tar is put into has no name from the beginning.
 func TestNameless(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), "/dev/shm"} {
-		f, err := nameless(dir)
+		f, err := atomicfile.Nameless(dir, "tar")
 		if err != nil {
 			t.Fatal(err)
 		}

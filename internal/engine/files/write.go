@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/container/rootfs"
@@ -139,7 +140,7 @@ func userOf(f *os.File, rec *api.Container) (*extract.Owner, error) {
 
 // take stores a tar, uncompressed, in a nameless file and reads what it says.
 func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree.Inode, err error) {
-	f, err := nameless(s.Spool)
+	f, err := atomicfile.Nameless(s.Spool, "tar")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -162,26 +163,6 @@ func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree
 		return nil, nil, bad(err)
 	}
 	return f, t.Tree(), nil
-}
-
-// nameless makes a file that is gone when it is closed, also by a crash.
-func nameless(dir string) (*os.File, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == nil {
-		return os.NewFile(uintptr(fd), "tar"), nil
-	}
-	if err != unix.EOPNOTSUPP && err != unix.EISDIR {
-		return nil, &os.PathError{Op: "make a temporary file in", Path: dir, Err: err}
-	}
-	f, err := os.CreateTemp(dir, ".tar-") // a file system without such files
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // onlyWriter keeps io.Copy from asking the file for more.

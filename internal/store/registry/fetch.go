@@ -105,8 +105,13 @@ type blob struct {
 	mark  int64 // off at the last break
 	body  *watched
 	resp  *http.Response
+	pace  pace
+	parts *parts // beside body until they take over from it, then in its place
+	whole bool   // the registry gives no parts
 	err   error
 }
+
+func (b *blob) path() string { return "/v2/" + b.p.ref.Path + "/blobs/" + b.d.Digest.String() }
 
 // connect asks for the rest of the blob.
 func (b *blob) connect() error {
@@ -114,7 +119,7 @@ func (b *blob) connect() error {
 	if b.off > 0 {
 		h.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
 	}
-	resp, err := b.p.do(b.ctx, http.MethodGet, "/v2/"+b.p.ref.Path+"/blobs/"+b.d.Digest.String(), b.p.scope(), h)
+	resp, err := b.p.do(b.ctx, http.MethodGet, b.path(), b.p.scope(), h)
 	if err != nil {
 		return err
 	}
@@ -163,7 +168,7 @@ func (b *blob) Read(q []byte) (int, error) {
 	if room := b.d.Size - b.off + 1; int64(len(q)) > room {
 		q = q[:room]
 	}
-	n, err := b.body.Read(q)
+	n, err := b.next(q)
 	if over := b.off + int64(n) - b.d.Size; over > 0 {
 		b.err = errdef.New(errdef.DataLoss, "blob %s: wrong size: more than the promised %d bytes", b.d.Digest, b.d.Size)
 		return 0, b.err
@@ -174,6 +179,43 @@ func (b *blob) Read(q []byte) (int, error) {
 		b.err = b.end(err)
 	}
 	return n, b.err
+}
+
+// next reads from the one connection or, once these are there, from the parts. When parts fail the rest comes over one connection.
+func (b *blob) next(q []byte) (int, error) {
+	if s := b.p.k.c.Split; b.parts == nil && !b.whole && s.Dir != "" && b.d.Size >= s.From && b.d.Size-b.off > 2*s.Part && b.pace.slow(s) {
+		b.parts = b.split()
+		b.whole = b.parts == nil
+	}
+	if b.parts != nil && b.body != nil && b.off >= b.parts.from {
+		switch ready, err := b.parts.ready(b.off); {
+		case err != nil:
+			b.unsplit()
+		case ready:
+			b.shut()
+		}
+	}
+	if b.body != nil {
+		if b.parts != nil && b.off < b.parts.from {
+			q = q[:min(int64(len(q)), b.parts.from-b.off)]
+		}
+		return b.pace.read(b.body, q)
+	}
+	if b.off == b.d.Size {
+		return 0, io.EOF
+	}
+	n, err := b.parts.read(q, b.off)
+	if err != nil && b.ctx.Err() == nil {
+		b.unsplit()
+		err = b.connect()
+	}
+	return n, err
+}
+
+// unsplit gives up on parts for good.
+func (b *blob) unsplit() {
+	b.parts.close()
+	b.parts, b.whole = nil, true
 }
 
 // end judges why the body ended: whole and right, to be resumed (nil), or wrong.
@@ -205,10 +247,20 @@ func (b *blob) end(err error) error {
 	return b.connect()
 }
 
-func (b *blob) close() {
+// shut ends the one connection.
+func (b *blob) shut() {
 	if b.body != nil {
 		b.body.stop()
 		b.resp.Body.Close()
+		b.body = nil
+	}
+}
+
+func (b *blob) close() {
+	b.shut()
+	if b.parts != nil {
+		b.parts.close()
+		b.parts = nil
 	}
 }
 

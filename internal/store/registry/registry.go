@@ -57,6 +57,8 @@ type Config struct {
 	Finish     time.Duration // longest wait for a registry to say that an upload is stored, default 5 min
 	MinRate    int64         // bytes per second a body must average over every Stall, default 512
 	MaxErrBody int64         // of an error answer, default 4 KiB
+
+	Split Split
 }
 
 // Client speaks to any registry. It is safe for concurrent use.
@@ -78,6 +80,7 @@ func New(c Config) *Client {
 	def(&c.Finish, 5*time.Minute)
 	def(&c.MinRate, 512)
 	def(&c.MaxErrBody, 4<<10)
+	c.Split.defaults()
 	if c.UserAgent == "" {
 		c.UserAgent = "dhow"
 	}

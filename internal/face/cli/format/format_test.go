@@ -2,8 +2,12 @@ package format
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/jsonstream"
 )
 
 func TestSafe(t *testing.T) {
@@ -59,7 +63,77 @@ func TestProgressOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := b.String()
-	if !strings.HasPrefix(got, "aa: Waiting\nbb: Waiting\n\x1b[2A\r\x1b[2Kaa: Downloading [=") || !strings.HasSuffix(got, "5B/10B\r\x1b[2B") {
+	if !strings.HasPrefix(got, "aa: Waiting\nbb: Waiting\n\x1b[2A\r\x1b[2Kaa: Downloading [=") || !strings.HasSuffix(got, "5B/10B\r\x1b[2BTotal: 5B/10B\n") {
 		t.Fatalf("%q", got)
+	}
+}
+
+// TestProgressTotal: the total stays below all lines, counts what has ended as whole, and tells the rate.
+func TestProgressTotal(t *testing.T) {
+	at := time.Unix(0, 0)
+	sum := total{now: func() time.Time { return at }}
+	say := func(id, status string, current, all int64) string {
+		m := jsonstream.Message{ID: id, Status: status}
+		if all > 0 {
+			m.Progress = &jsonstream.Progress{Current: current, Total: all}
+		}
+		return sum.add(&m)
+	}
+	for n, want := range []string{"", "Total: 1kB/4kB", "Total: 3kB/10kB  1.5kB/s", "Total: 6kB/10kB  1.5kB/s", "Total: 10kB/10kB  2.5kB/s"} {
+		var got string
+		switch n {
+		case 0:
+			got = say("a", "Waiting", 0, 0)
+		case 1:
+			got = say("a", "Downloading", 1000, 4000)
+		case 2:
+			at = at.Add(2 * time.Second)
+			got = say("b", "Downloading", 2000, 6000)
+		case 3:
+			at = at.Add(2 * time.Second)
+			got = say("a", "Download complete", 0, 0)
+		case 4:
+			got = say("b", "Pull complete", 0, 0)
+		}
+		if got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+	var b bytes.Buffer
+	in := `{"id":"a","status":"Downloading","progressDetail":{"current":5,"total":10}}{"id":"b","status":"Waiting"}{"id":"b","status":"Downloading","progressDetail":{"current":1,"total":10}}`
+	if err := Progress(&b, 40, true, strings.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	lines, row := []string{}, 0
+	for _, s := range strings.SplitAfter(b.String(), "\n") { // as a terminal would show it
+		for s != "" {
+			switch {
+			case strings.HasPrefix(s, "\x1b["):
+				end := strings.IndexAny(s, "AKB")
+				n, _ := strconv.Atoi(s[2:end])
+				switch s[end] {
+				case 'A':
+					row -= n
+				case 'B':
+					row += n
+				case 'K':
+					lines[row] = ""
+				}
+				s = s[end+1:]
+			case s[0] == '\n':
+				row, s = row+1, s[1:]
+			case s[0] == '\r':
+				s = s[1:]
+			default:
+				end := strings.IndexAny(s, "\x1b\r\n")
+				for len(lines) <= row {
+					lines = append(lines, "")
+				}
+				lines[row], s = s[:end], s[end:]
+			}
+		}
+	}
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "a: Downloading") || !strings.HasPrefix(lines[1], "b: Downloading") || lines[2] != "Total: 6B/20B" {
+		t.Errorf("%q", lines)
 	}
 }

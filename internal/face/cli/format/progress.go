@@ -16,9 +16,10 @@ import (
 const maxIDs = 1000
 
 // Progress prints a stream of progress messages. On a terminal of the given width each ID has a line that is redrawn in
-// place; elsewhere every change of status is a line of its own. It returns the error the stream carries, if any.
+// place, and what is downloaded or pushed has a total below them; elsewhere every change of status is a line of its own. It returns the error
+// the stream carries, if any.
 func Progress(w io.Writer, width int, terminal bool, r io.Reader) error {
-	p := &progress{w: w, width: width, terminal: terminal, lines: map[string]int{}, last: map[string]string{}}
+	p := &progress{w: w, width: width, terminal: terminal, lines: map[string]int{}, last: map[string]string{}, total: total{now: time.Now}}
 	dec := json.NewDecoder(r)
 	for {
 		var m jsonstream.Message
@@ -32,6 +33,9 @@ func Progress(w io.Writer, width int, terminal bool, r io.Reader) error {
 			return errors.New(m.Error.Message)
 		}
 		p.show(&m)
+		if text := p.total.add(&m); text != "" && p.terminal {
+			p.put(totalID, text)
+		}
 	}
 }
 
@@ -41,6 +45,7 @@ type progress struct {
 	terminal bool
 	lines    map[string]int    // line of an ID, from the top
 	last     map[string]string // status printed last for an ID, when not on a terminal
+	total    total
 }
 
 func (p *progress) show(m *jsonstream.Message) {
@@ -78,7 +83,16 @@ func (p *progress) show(m *jsonstream.Message) {
 		p.lines = map[string]int{} // lines above no longer move
 		return
 	}
+	p.put(id, text)
+}
+
+// put draws the line of an ID; the total's stays below all others.
+func (p *progress) put(id, text string) {
 	line, known := p.lines[id]
+	if _, below := p.lines[totalID]; !known && below {
+		fmt.Fprint(p.w, "\x1b[1A\r\x1b[2K")
+		delete(p.lines, totalID)
+	}
 	if !known {
 		p.lines[id] = len(p.lines)
 		fmt.Fprintf(p.w, "%s\n", text)
