@@ -46,7 +46,7 @@ func (p pruner) pair(o, k *tree.Inode) bool {
 		return false
 	}
 	same := o.Mode == k.Mode && o.UID == k.UID && o.GID == k.GID && o.Sec == k.Sec && o.Nsec == k.Nsec && o.Rdev == k.Rdev &&
-		o.Dev == k.Dev && o.Size == k.Size && o.Off == k.Off && o.Link == k.Link && slices.Equal(o.Xattrs, k.Xattrs)
+		o.Dev == k.Dev && o.Size == k.Size && o.Off == k.Off && o.Link == k.Link && slices.Equal(o.Xattrs, k.Xattrs) && slices.Equal(o.Map, k.Map)
 	if same {
 		p.was[k], p.is[o] = o, k
 	}

@@ -39,7 +39,10 @@ func (t tars) fill(f *os.File, _ string, i *tree.Inode) error {
 	if int(i.Dev) >= len(t) {
 		return errdef.New(errdef.DataLoss, "no tar number %d", i.Dev)
 	}
-	return copyRange(f, t[i.Dev], 0, i.Off, i.Size)
+	if err := i.Pieces(func(at, off, n int64) error { return copyRange(f, t[i.Dev], at, off, n) }); err != nil || i.Map == nil {
+		return err
+	}
+	return f.Truncate(i.Size)
 }
 
 func copyRange(to, from *os.File, at, off, n int64) error {

@@ -56,7 +56,7 @@ func sameFile(r *safepath.Root, path string, tar *os.File, i *tree.Inode) error 
 		return err
 	}
 	defer f.Close()
-	want := io.NewSectionReader(tar, i.Off, i.Size)
+	want := i.Contents(tar)
 	a, b := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
 		n, err := io.ReadFull(want, a)

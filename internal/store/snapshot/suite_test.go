@@ -187,9 +187,8 @@ func describeOne(t testing.TB, r *safepath.Root, p string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		what = fmt.Sprintf("reg %d %q", st.Size, b)
-		if len(b) > 40 {
-			what = fmt.Sprintf("reg %d sha256:%x", st.Size, sha256.Sum256(b))
+		if what = fmt.Sprintf("reg %d sha256:%x", st.Size, sha256.Sum256(b)); len(b) <= 40 {
+			what = fmt.Sprintf("reg %d %q", st.Size, b)
 		}
 		if int64(len(b)) != st.Size {
 			t.Errorf("%s: read %d bytes of %d", p, len(b), st.Size)

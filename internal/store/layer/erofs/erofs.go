@@ -185,17 +185,35 @@ func (e *encoder) inode(number uint32) {
 // chunks writes where the file's bytes lie: device numbers count from 1, block numbers from the start of the device.
 func (e *encoder) chunks(i *body) {
 	step := int64(blockSize) << i.chunkBits
-	for at := int64(0); at < i.size; at += step {
-		var b [chunkSize]byte
-		le.PutUint16(b[2:], i.Dev+1)
-		le.PutUint32(b[4:], uint32((i.Off+at)/blockSize))
-		e.write(b[:])
+	next := int64(0)
+	to := func(end, off int64, data bool) {
+		for ; next < end; next += step {
+			var b [chunkSize]byte
+			if data {
+				le.PutUint16(b[2:], i.Dev+1)
+				le.PutUint32(b[4:], uint32((off+next)/blockSize))
+			} else {
+				le.PutUint32(b[4:], noBlock)
+			}
+			e.write(b[:])
+		}
 	}
+	_ = i.Pieces(func(at, off, n int64) error {
+		to(at, 0, false)
+		to(at+n, off-at, true)
+		return nil
+	})
+	to(i.size, 0, false)
 }
 
-// chunkBitsFor chooses the smallest chunk that holds the file whole, so that nearly every file has exactly one.
-func chunkBitsFor(size int64) int {
-	return min(bits.Len64(uint64(size-1)>>blockBits), maxChunkBits)
+// chunkBitsFor chooses the smallest chunk that holds the file whole, so that nearly every file has exactly one; of a sparse file the largest
+// that is either data or hole.
+func chunkBitsFor(i *tree.Inode) int {
+	n := min(bits.Len64(uint64(i.Size-1)>>blockBits), maxChunkBits)
+	if i.Map != nil {
+		n = bits.TrailingZeros64(uint64(i.Unit(int64(blockSize)<<n))) - blockBits
+	}
+	return n
 }
 
 func (e *encoder) xattrs(i *body) {

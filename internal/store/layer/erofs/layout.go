@@ -164,7 +164,7 @@ func (p *layout) body(n *node) (b body, err error) {
 	}
 	switch {
 	case b.IsReg() && b.Size > 0:
-		b.size, b.layout, b.chunkBits = b.Size, layoutChunk, chunkBitsFor(b.Size)
+		b.size, b.layout, b.chunkBits = b.Size, layoutChunk, chunkBitsFor(&b.Inode)
 	case b.IsLink():
 		b.size = int64(len(b.Link))
 	case b.IsDir():

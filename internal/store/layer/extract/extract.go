@@ -299,18 +299,24 @@ func (x *extractor) file(at *safepath.Root, name string, i *tree.Inode) (_ *os.F
 			f.Close()
 		}
 	}()
-	for off := int64(0); off < i.Size; {
-		if err := x.ctx.Err(); err != nil {
-			return nil, err
+	err = i.Pieces(func(at, off, n int64) error {
+		for end := at + n; at < end; {
+			if err := x.ctx.Err(); err != nil {
+				return err
+			}
+			b := x.buf[:min(end-at, int64(len(x.buf)))]
+			if _, err := x.data.ReadAt(b, off); err != nil {
+				return fmt.Errorf("read the tar: %w", err)
+			}
+			if err := writeHoles(f, b, at); err != nil {
+				return err
+			}
+			at, off = at+int64(len(b)), off+int64(len(b))
 		}
-		b := x.buf[:min(i.Size-off, int64(len(x.buf)))]
-		if _, err := x.data.ReadAt(b, i.Off+off); err != nil {
-			return nil, fmt.Errorf("read the tar: %w", err)
-		}
-		if err := writeHoles(f, b, off); err != nil {
-			return nil, err
-		}
-		off += int64(len(b))
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return f, f.Truncate(i.Size)
 }

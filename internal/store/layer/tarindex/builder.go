@@ -48,6 +48,9 @@ func (b *builder) add(h *header, off int64) (size int64, err error) {
 	if b.seen != nil {
 		b.seen(h, off)
 	}
+	if h.sparse != nil && h.sparse.name != "" {
+		h.name = h.sparse.name // path holds GNUSparseFile.PID/NAME then
+	}
 	name, err := tree.Clean(h.name)
 	if err != nil {
 		return 0, err
@@ -156,7 +159,7 @@ func (b *builder) inode(h *header, off int64) (*tree.Inode, int64, error) {
 	i.UID, i.GID = uint32(h.uid), uint32(h.gid)
 	size := int64(0)
 	switch h.typ {
-	case typeReg, typeRegOld, typeCont:
+	case typeReg, typeRegOld, typeCont, typeSparse:
 		size = h.size
 		if strings.HasSuffix(h.name, "/") { // how tars of 1979 said "directory"
 			i.Mode |= unix.S_IFDIR
@@ -165,6 +168,11 @@ func (b *builder) inode(h *header, off int64) (*tree.Inode, int64, error) {
 		}
 		i.Mode |= unix.S_IFREG
 		i.Size, i.Off = size, off
+		if h.sparse != nil {
+			if err := b.sparse(i, h); err != nil {
+				return nil, 0, err
+			}
+		}
 	case typeHard:
 		i.Mode, i.Link = 0, h.link
 		return i, 0, nil
@@ -185,12 +193,21 @@ func (b *builder) inode(h *header, off int64) (*tree.Inode, int64, error) {
 		i.Dir = &tree.Dir{Kids: map[string]*tree.Inode{}}
 	case typeFifo:
 		i.Mode |= unix.S_IFIFO
-	case typeSparse:
-		return nil, 0, errdef.New(errdef.NotImplemented, "tar: %.100q is a sparse file (GNU type S): not supported, write the layer without --sparse", h.name)
 	default:
 		return nil, 0, errdef.New(errdef.InvalidArgument, "tar: %.100q has the unknown type %q", h.name, h.typ)
 	}
 	return i, size, b.xattrs(i, h)
+}
+
+// sparse gives a file its holes. What an index takes for them (8 bytes a unit) counts like names do, so a small tar cannot ask for a large one.
+func (b *builder) sparse(i *tree.Inode, h *header) error {
+	if err := i.Sparse(h.sparse.size, h.size, h.sparse.extents); err != nil {
+		return errdef.New(errdef.InvalidArgument, "tar: %.100q: %w", h.name, err)
+	}
+	if b.meta += int64(len(i.Map))*16 + i.Size/i.Unit(1<<31)*8; b.meta > b.limits.Meta {
+		return errdef.New(errdef.InvalidArgument, "tar: %.100q is a sparse file of %d bytes in units of %d: names, attributes and holes exceed %d bytes", h.name, i.Size, i.Unit(1<<31), b.limits.Meta)
+	}
+	return nil
 }
 
 // MaxXattrs bounds the extended attributes of one object, in bytes; an EROFS inode has room for 256 KiB.

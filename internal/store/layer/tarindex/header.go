@@ -39,6 +39,7 @@ type header struct {
 	nsec         uint32
 	major, minor int64
 	xattrs       []record
+	sparse       *sparseMap // nil: no sparse file
 }
 
 type record struct{ key, value string }
@@ -54,13 +55,18 @@ func parseHeader(b []byte) (h header, err error) {
 	h.gid = n.parse("gid", b[116:124])
 	h.size = n.parse("size", b[124:136])
 	h.sec = n.parse("mtime", b[136:148])
+	if h.typ == typeSparse {
+		h.sparse = &sparseMap{size: n.parse("realsize", b[483:495])}
+		h.sparse.old(n, b[386:482])
+		h.sparse.more = b[482] != 0
+	}
 	ustar := string(b[257:263]) == "ustar\x00"
 	gnu := string(b[257:265]) == "ustar  \x00"
 	if ustar || gnu {
 		h.major = n.parse("devmajor", b[329:337])
 		h.minor = n.parse("devminor", b[337:345])
 	}
-	if ustar || gnu && timeless(b) {
+	if ustar || gnu && h.typ != typeSparse && timeless(b) {
 		prefix := b[345:500]
 		if string(b[508:512]) == "tar\x00" { // star keeps times behind a shorter prefix
 			prefix = b[345:476]
@@ -216,8 +222,14 @@ func (h *header) merge(recs []record) error {
 			h.setXattr(name, r.value)
 			continue
 		}
-		if strings.HasPrefix(r.key, "GNU.sparse.") {
-			return errdef.New(errdef.NotImplemented, "tar: %.100q is a sparse file (%s): not supported, write the layer without --sparse", h.name, r.key)
+		if key, ok := strings.CutPrefix(r.key, "GNU.sparse."); ok {
+			if h.sparse == nil {
+				h.sparse = &sparseMap{}
+			}
+			if err := h.sparse.pax(key, r.value); err != nil {
+				return errdef.New(errdef.InvalidArgument, "tar: extended header of %.100q: %w", h.name, err)
+			}
+			continue
 		}
 		if r.value == "" {
 			continue

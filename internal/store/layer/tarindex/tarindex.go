@@ -50,8 +50,9 @@ type Parser struct {
 
 	recs             []record // of the extended header before the next entry
 	gnuName, gnuLink string
-	pending          bool // an extended header awaits its entry
-	zeros            int  // zero blocks seen in a row; from 2 on the archive has ended
+	held             *header // a sparse file whose map is not whole yet
+	pending          bool    // an extended header awaits its entry
+	zeros            int     // zero blocks seen in a row; from 2 on the archive has ended
 	err              error
 }
 
@@ -118,6 +119,9 @@ func (p *Parser) complete() error {
 	}
 	acc := p.acc
 	p.acc = p.acc[:0]
+	if p.spec == typeSparse {
+		return p.mapped(string(acc))
+	}
 	if p.spec != 0 {
 		err := p.special(p.spec, string(acc))
 		p.spec, p.want = 0, block
@@ -168,12 +172,51 @@ func (p *Parser) header(b []byte) error {
 	if h.size < 0 || h.size > p.limits.Size {
 		return errdef.New(errdef.InvalidArgument, "tar: %.100q: size %d is out of range", h.name, h.size)
 	}
-	size, err := p.build.add(&h, p.off)
+	if h.sparse != nil && (h.sparse.more || h.sparse.text) {
+		p.held, p.spec, p.want = &h, typeSparse, block
+		return nil
+	}
+	return p.add(&h)
+}
+
+func (p *Parser) add(h *header) error {
+	size, err := p.build.add(h, p.off)
 	if err != nil {
 		return err
 	}
 	p.skip, p.pad = size, padding(size)
 	return nil
+}
+
+// mapped takes one more block of a sparse file's map.
+func (p *Parser) mapped(b string) (err error) {
+	h, s := p.held, p.held.sparse
+	if err := p.build.count(0); err != nil {
+		return err
+	}
+	if s.text {
+		if h.size < block {
+			return errdef.New(errdef.InvalidArgument, "tar: %.100q: the map of a sparse file is longer than its data", h.name)
+		}
+		h.size -= block
+		whole, err := s.feed(b)
+		if err != nil {
+			return errdef.New(errdef.InvalidArgument, "tar: %.100q: %w", h.name, err)
+		}
+		s.text = !whole
+	} else {
+		s.old(numbers{err: &err}, []byte(b)[:504])
+		s.more = b[504] != 0
+		if err == nil && len(s.extents) > tree.MaxExtents {
+			err = errdef.New(errdef.InvalidArgument, "tar: %.100q: a sparse file in more than %d pieces", h.name, tree.MaxExtents)
+		}
+	}
+	if err != nil || s.text || s.more {
+		p.spec = typeSparse
+		return err
+	}
+	p.held, p.spec = nil, 0
+	return p.add(h)
 }
 
 // begin prepares for the payload of a special entry.

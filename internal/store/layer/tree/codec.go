@@ -22,6 +22,9 @@ const (
 	recHide  = 3 // a whiteout
 )
 
+// sparse, in an encoded mode, says that a regular file's extents follow its offset.
+const sparse = 1 << 16
+
 const (
 	flagOpaque   = 1
 	flagImplicit = 2
@@ -73,7 +76,11 @@ func appendInode(b []byte, i *Inode) []byte {
 }
 
 func (e *treeEncoder) inode(i *Inode) {
-	e.uint(uint64(i.Mode))
+	mode := uint64(i.Mode)
+	if i.Map != nil {
+		mode |= sparse
+	}
+	e.uint(mode)
 	e.uint(uint64(i.UID))
 	e.uint(uint64(i.GID))
 	e.buf = binary.AppendVarint(e.buf, i.Sec)
@@ -82,6 +89,13 @@ func (e *treeEncoder) inode(i *Inode) {
 	case i.IsReg():
 		e.uint(uint64(i.Size))
 		e.uint(uint64(i.Off) / 512)
+		if i.Map != nil {
+			e.uint(uint64(len(i.Map)))
+			for _, x := range i.Map {
+				e.uint(uint64(x.At) / 512)
+				e.uint(uint64(x.Len))
+			}
+		}
 	case i.IsLink() || i.Foreign():
 		e.text(i.Link)
 	case i.IsDir():
@@ -208,7 +222,8 @@ func (d *decoder) name() string {
 
 func (d *decoder) inode() *Inode {
 	const u32 = 1<<32 - 1
-	i := &Inode{Mode: uint32(d.uint(0xffff)), UID: uint32(d.uint(u32)), GID: uint32(d.uint(u32))}
+	mode := uint32(d.uint(sparse | 0xffff))
+	i := &Inode{Mode: mode &^ sparse, UID: uint32(d.uint(u32)), GID: uint32(d.uint(u32))}
 	sec, err := binary.ReadVarint(d.r)
 	if err != nil {
 		d.fail("a time is cut off")
@@ -218,6 +233,9 @@ func (d *decoder) inode() *Inode {
 	case i.IsReg():
 		i.Size = int64(d.uint(1 << 40))
 		i.Off = int64(d.uint(u32)) * 512
+		if mode&sparse != 0 {
+			d.extents(i)
+		}
 	case i.IsLink() || i.Foreign():
 		i.Link = d.text()
 	case i.IsDir():
@@ -230,6 +248,17 @@ func (d *decoder) inode() *Inode {
 		i.Xattrs = append(i.Xattrs, Xattr{Name: d.text(), Value: d.text()})
 	}
 	return i
+}
+
+func (d *decoder) extents(i *Inode) {
+	list, sum := make([]Extent, d.uint(MaxExtents)), int64(0)
+	for k := range list {
+		list[k] = Extent{int64(d.uint(1<<31)) * 512, int64(d.uint(1 << 40))}
+		sum += list[k].Len
+	}
+	if d.err == nil && i.Sparse(i.Size, sum, list) != nil {
+		d.fail("a sparse file's pieces are out of order")
+	}
 }
 
 func (d *decoder) dir(dir *Dir, depth int) {

@@ -44,7 +44,7 @@ func (t *inodes) raw(id ID) []byte {
 // Mode returns an inode's mode; 0 is a foreign hard link.
 func (t *inodes) Mode(id ID) uint32 {
 	m, _ := binary.Uvarint(t.raw(id))
-	return uint32(m)
+	return uint32(m) &^ sparse
 }
 
 func (t *inodes) isDir(id ID) bool { return (&Inode{Mode: t.Mode(id)}).IsDir() }

@@ -16,11 +16,12 @@ type Inode struct {
 	UID, GID uint32
 	Sec      int64 // modification time, seconds and nanoseconds
 	Nsec     uint32
-	Rdev     uint32 // devices: the kernel's 32-bit encoding, see MakeDev
-	Dev      uint16 // regular files: index of the layer whose tar holds the bytes, 0 is the lowest
-	Size     int64  // regular files: bytes
-	Off      int64  // regular files: offset of the bytes in the tar, a multiple of 512
-	Link     string // symbolic links: the text; foreign hard links: the clean path of a file in a lower layer
+	Rdev     uint32   // devices: the kernel's 32-bit encoding, see MakeDev
+	Dev      uint16   // regular files: index of the layer whose tar holds the bytes, 0 is the lowest
+	Size     int64    // regular files: bytes
+	Off      int64    // regular files: offset of the bytes in the tar, a multiple of 512
+	Map      []Extent // sparse files: where there is data, in order; nil: everywhere
+	Link     string   // symbolic links: the text; foreign hard links: the clean path of a file in a lower layer
 	Xattrs   []Xattr
 	Dir      *Dir // directories
 	Mark     int  // for writers: their own number, -1 or 0 before
