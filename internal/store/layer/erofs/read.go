@@ -10,11 +10,8 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// Bounds of what is read back.
-const (
-	maxRead    = 1 << 30 // of an image
-	maxEntries = 4 << 20
-)
+// maxRead bounds an image that is read back.
+const maxRead = 1 << 30
 
 // Read reads an image of this writer back, for people to look at: names, attributes, links, devices, and where in which tar files begin. Inodes with
 // several names are the same *tree.Inode. Anything that does not fit is an error.
@@ -43,23 +40,28 @@ func Read(r io.Reader) (root *tree.Inode, devices []Device, err error) {
 	if !root.IsDir() {
 		return nil, nil, errdef.New(errdef.DataLoss, "erofs image: its root is no directory")
 	}
-	return root, devices, d.err
+	return root, devices, nil
 }
 
 type decoder struct {
 	raw     []byte
 	made    map[uint64]*tree.Inode
 	entries int
-	err     error
+	depth   int
+}
+
+// count bounds names and inodes by what has room in the image, so that nothing is read over and over.
+func (d *decoder) count() {
+	if d.entries++; d.entries > len(d.raw)/direntSize {
+		panic("more names than have room")
+	}
 }
 
 func (d *decoder) inode(nid uint64) *tree.Inode {
 	if i := d.made[nid]; i != nil {
 		return i
 	}
-	if d.entries++; d.entries > maxEntries {
-		panic("too many inodes")
-	}
+	d.count()
 	b := d.raw[nid*slotSize:]
 	i := &tree.Inode{Mode: uint32(le.Uint16(b[4:])), UID: le.Uint32(b[24:]), GID: le.Uint32(b[28:]), Sec: int64(le.Uint64(b[32:])), Nsec: le.Uint32(b[40:])}
 	d.made[nid] = i
@@ -101,6 +103,10 @@ func (d *decoder) data(b []byte, body int, size int64, layout uint16) []byte {
 }
 
 func (d *decoder) dir(i *tree.Inode, data []byte) {
+	if d.depth++; d.depth > tree.MaxPath {
+		panic("directories nested too deep")
+	}
+	defer func() { d.depth-- }()
 	for len(data) > 0 {
 		block := data[:min(len(data), blockSize)]
 		data = data[len(block):]
@@ -115,9 +121,7 @@ func (d *decoder) dir(i *tree.Inode, data []byte) {
 			if name == "." || name == ".." {
 				continue
 			}
-			if d.entries++; d.entries > maxEntries {
-				panic("too many names")
-			}
+			d.count()
 			nid := le.Uint64(e)
 			if k := d.made[nid]; k != nil && k.IsDir() {
 				panic("a directory with two names")
