@@ -142,7 +142,8 @@ func openFolder(p string, make bool) (*os.File, error) {
 // maxChain bounds the number of pre-dumps before a dump.
 const maxChain = 64
 
-// vetImages refuses whatever criu never writes: everything but plain files, and the link "parent" to the folder of an earlier dump.
+// vetImages refuses whatever criu never makes: everything but plain files, the link "parent" to the folder of an earlier dump, and the socket
+// of criu lazy-pages.
 func vetImages(dir *os.File, depth int) error {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
@@ -150,7 +151,7 @@ func vetImages(dir *os.File, depth int) error {
 	}
 	for _, e := range entries {
 		switch {
-		case e.Type().IsRegular():
+		case e.Type().IsRegular(), e.Name() == "lazy-pages.socket" && e.Type() == os.ModeSocket:
 		case e.Name() == "parent" && e.Type() == os.ModeSymlink && depth < maxChain:
 			if err := vetParent(dir, depth); err != nil {
 				return err

@@ -207,13 +207,13 @@ func (s *Session) send(m Message) error {
 
 // answer is a criu_resp.
 type answer struct {
-	kind    Kind
-	success bool
-	errno   int
-	text    string
-	notice  Notice
-	number  int  // version, as criu counts: 31700
-	feature bool // of a feature check: all that were asked for are there
+	kind     Kind
+	success  bool
+	errno    int
+	text     string
+	notice   Notice
+	number   int            // version, as criu counts: 31700
+	features map[Field]bool // of a feature check; what was not asked for is there and false
 }
 
 func (a answer) err() error {
@@ -310,9 +310,9 @@ func parseAnswer(b []byte) (answer, error) {
 			if err != nil {
 				return a, err
 			}
-			a.feature = len(sub) > 0
+			a.features = map[Field]bool{}
 			for _, g := range sub {
-				a.feature = a.feature && g.num != 0
+				a.features[Field(g.field)] = g.num != 0
 			}
 		case 9:
 			a.text = string(f.data)
@@ -354,7 +354,7 @@ const (
 // Has asks criu whether it and the kernel have a feature.
 func Has(feature Field) (bool, error) {
 	a, err := ask(featureCheck, feature)
-	return a.feature, err
+	return a.features[feature], err
 }
 
 func ask(kind Kind, feature Field) (answer, error) {
