@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/oci/criu"
 )
@@ -73,10 +74,11 @@ func TestCheckpointLazyPages(t *testing.T) {
 	n := b.count(3)
 	o := b.images()
 	port := freePort(t)
-	r, w, err := os.Pipe()
-	check(t, err)
+	var pipe [2]int // Checkpoint closes the second
+	check(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+	r := os.NewFile(uintptr(pipe[0]), "status")
 	defer r.Close()
-	o.LazyPages, o.PageServer, o.StatusFD = true, "127.0.0.1:"+port, int(w.Fd())
+	o.LazyPages, o.PageServer, o.StatusFD = true, "127.0.0.1:"+port, pipe[1]
 	saved := make(chan error, 1)
 	go func() { saved <- Checkpoint(c, o) }()
 	ready := make(chan bool, 1)
