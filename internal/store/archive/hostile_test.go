@@ -16,6 +16,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/store/archive"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
+	"github.com/dhow-containers/dhow/internal/testkit/torture"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -383,6 +384,10 @@ func FuzzLoad(f *testing.F) {
 	f.Add(kit.Tar(f, layout(f, map[string]string{"org.opencontainers.image.ref.name": "x:1"}, img)...))
 	f.Add(kit.Tar(f, layout(f, nil, kit.Index(f, img))...))
 	f.Add(kit.Gzip(kit.Tar(f, file("manifest.json", []byte(`[{"Config":"a","Layers":["b"]}]`)), kit.Link("b", "a"))))
+	for _, c := range torture.Cases(f, "/host/folder") {
+		evil := kit.Build(f, kit.Spec{Compress: "none", Tars: [][]byte{c.Tar}})
+		f.Add(kit.Tar(f, kit.Archive(f, evil, "x:1")...))
+	}
 	e, err := openEnv(f.TempDir())
 	if err != nil {
 		f.Fatal(err)

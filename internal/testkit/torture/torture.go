@@ -36,12 +36,27 @@ func Header(name string, typ byte, size string) []byte {
 	copy(b[136:], "00000000000\x00        ")
 	b[156] = typ
 	copy(b[257:], "ustar\x0000")
+	seal(b)
+	return b
+}
+
+// seal gives a header its checksum.
+func seal(h []byte) {
+	copy(h[148:156], "        ")
 	sum := 0
-	for _, c := range b {
+	for _, c := range h {
 		sum += int(c)
 	}
-	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
-	return b
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+}
+
+// Seal gives every header of a tar that somebody changed its checksum again.
+func Seal(b []byte) {
+	for at := 0; at+block <= len(b); at += block {
+		if h := b[at : at+block]; string(h[257:262]) == "ustar" {
+			seal(h)
+		}
+	}
 }
 
 // extended is an extended header and its payload.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+	"github.com/dhow-containers/dhow/internal/testkit/torture"
 )
 
 type entry = tar.Header
@@ -325,6 +326,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(build(f, entry{Name: strings.Repeat("long/", 60) + "x", Size: 700, Format: tar.FormatGNU}))
 	f.Add(build(f, entry{Name: "p", Size: 3, Format: tar.FormatPAX, ModTime: time.Unix(5, 7), PAXRecords: map[string]string{"SCHILY.xattr.user.k": "v"}}))
 	f.Add(raw("f", 'S', "00000000000", nil))
+	for _, c := range torture.Cases(f, "/host/folder") {
+		f.Add(c.Tar)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = bytes.Clone(b)
 		for at := 0; at+block <= len(b); at += block { // or no changed header would ever be read
