@@ -269,6 +269,11 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
 		return in, nil, errdef.New(errdef.Conflict, "cannot exec in a stopped container: %q", c.State.ID)
 	}
+	if o.Process.Capabilities == nil && s.Process != nil { // the container's
+		p := *o.Process
+		p.Capabilities = s.Process.Capabilities
+		o.Process = &p
+	}
 	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{Process: o.Process, Linux: &specs.Linux{MountLabel: s.Linux.MountLabel}})
 	if err != nil {
 		return in, nil, err

@@ -82,7 +82,7 @@ func unseen(dir string, s *state.State) error {
 
 // traces tells whether a process may trace others. Without a list it keeps the rights that the runtime has.
 func traces(c *specs.LinuxCapabilities) bool {
-	return c == nil || slices.Contains(slices.Concat(c.Bounding, c.Permitted, c.Effective, c.Inheritable, c.Ambient), tracer)
+	return c != nil && slices.Contains(slices.Concat(c.Bounding, c.Permitted, c.Effective, c.Inheritable, c.Ambient), tracer)
 }
 
 func mark(dir string) error {

@@ -105,7 +105,7 @@ func (c *Container) hook(h prog.HookCall, pid int) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // that one ended well, and left somebody behind who may still print
 		text := strings.TrimSpace(out.String())
 		if len(text) > maxHookOutput {
 			text = text[:maxHookOutput]

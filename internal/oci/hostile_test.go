@@ -186,7 +186,7 @@ func TestExecHoldsNothing(t *testing.T) {
 	p := *b.spec.Process
 	o := newOutput(t)
 	p.Args = []string{"sh", "-c", "for f in /proc/$$/fd/*; do readlink $f; done"}
-	p.Capabilities = nil // a process that gains rights by execve(2) cannot be looked at
+	p.Capabilities = &specs.LinuxCapabilities{} // a process that gains rights by execve(2) cannot be looked at
 	proc, err := c.Exec(ExecOptions{Process: &p, Stdio: [3]*os.File{nil, o.w, o.w}})
 	check(t, err)
 	o.w.Close()

@@ -370,7 +370,7 @@ func explain(p *prog.Program, err error) error {
 	if step.Err != nil {
 		return fmt.Errorf("%s: %w", in.Why, step.Err)
 	}
-	if strings.HasPrefix(in.Note, "exec: ") {
+	if strings.HasPrefix(in.Note, "exec: ") && step.Errno != interp.Lost {
 		return execError(in.Note, step.Errno)
 	}
 	if strings.HasPrefix(in.Why, "hooks.") && in.Note != "" {
@@ -382,6 +382,12 @@ func explain(p *prog.Program, err error) error {
 	what := in.Note
 	if in.Op == prog.Syscall {
 		what = strings.TrimSpace(in.Sys.Name() + " " + objectOf(p, step.Index))
+	}
+	if in.Sys == prog.SysFsconfig && in.Args[2].Kind == prog.InData { // which option it is about
+		what += ": option " + in.Args[2].Text
+		if in.Args[3].Kind == prog.InData {
+			what += " " + in.Args[3].Text
+		}
 	}
 	why := in.Why
 	if why == "" {
@@ -426,7 +432,7 @@ func execError(note string, e syscall.Errno) error {
 func objectOf(p *prog.Program, i int) string {
 	why := p.Ins[i].Why
 	for k := i; k >= 0 && p.Ins[k].Why == why; k-- {
-		if p.Ins[k].Note != "" {
+		if p.Ins[k].Note != "" && p.Ins[k].Op == prog.Syscall {
 			return p.Ins[k].Note
 		}
 	}
@@ -440,18 +446,24 @@ func objectOf(p *prog.Program, i int) string {
 
 func hintFor(in *prog.Ins, e syscall.Errno) string {
 	switch {
+	case e == interp.Lost:
+		return "the process was killed before it was ready; is its memory limit too small?"
 	case in.Op == prog.Fail:
 		return "" // its note says it all
 	case in.Op == prog.Clone || strings.HasPrefix(in.Why, "linux.cgroupsPath") || strings.HasPrefix(in.Why, "linux.resources"):
 		return cgroupHint(in, e)
-	case e == interp.Lost:
-		return "the process was killed before it was ready; is its memory limit too small?"
 	case in.Sys == prog.SysConnect:
 		return "is the seccomp agent running?"
 	case in.Op == prog.Listen && e == syscall.EPERM:
 		return "taking a descriptor out of the container's process needs CAP_SYS_PTRACE"
 	case e == syscall.EPERM && in.Sys == prog.SysPrlimit64:
-		return "a hard limit above our own needs CAP_SYS_RESOURCE"
+		return "a hard limit above our own needs CAP_SYS_RESOURCE, and of open files none is above fs.nr_open"
+	case e == syscall.EINVAL && in.Why == "process.user":
+		return "are these IDs mapped by linux.uidMappings and linux.gidMappings?"
+	case e == syscall.ENOENT && in.Why == "process.terminal":
+		return "a terminal needs a devpts, mounted on /dev/pts"
+	case in.Sys == prog.SysMoveMount && (e == syscall.EINVAL || e == syscall.ENOTDIR):
+		return "a folder can be mounted on folders, anything else on what is no folder"
 	case e == syscall.ENOENT && in.Sys == prog.SysWrite && in.Why == "process.apparmorProfile":
 		return "no such profile is loaded; see apparmor_parser(8)"
 	case e == syscall.EINVAL && in.Why == "process.selinuxLabel":

@@ -73,7 +73,7 @@ func (c nodes) validate() (map[string]int, error) {
 	for i, d := range c.spec.Linux.Devices {
 		name := field("linux.devices", i, "")
 		if d.Path == "" || !strings.HasPrefix(path.Clean(d.Path), "/") || path.Clean(d.Path) == "/" || strings.ContainsRune(d.Path, 0) {
-			return nil, invalid(name+".path", "%q is not an absolute path", d.Path)
+			return nil, invalid(name+".path", "%q is no absolute path of a node", d.Path)
 		}
 		switch {
 		case nodeType(d.Type) == 0:

@@ -23,7 +23,8 @@ func (c entry) validateMaps() error {
 	mapped := len(l.UIDMappings)+len(l.GIDMappings) > 0
 	switch {
 	case mapped && !c.ns.user && !c.ns.enters:
-		return invalid("linux.uidMappings", "there is no user namespace to be mapped")
+		c.Warn("linux.uidMappings: there is no user namespace in linux.namespaces to be mapped; the mappings are left out")
+		return nil
 	case (mapped || c.ns.user) && (len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0):
 		return invalid("linux.uidMappings", "a new user namespace needs linux.uidMappings and linux.gidMappings")
 	case c.ns.enters && len(l.UIDMappings)+len(l.GIDMappings) > 16:

@@ -78,6 +78,10 @@ func (c masker) verifiedNull() prog.Reg {
 func (c masker) readonlyPaths() error {
 	for i, p := range c.spec.Linux.ReadonlyPaths {
 		c.Why(field("linux.readonlyPaths", i, ""))
+		if path.Clean(p) == "/" { // what would be mounted over it nobody would see
+			c.setAttr(c.root, false, u.MOUNT_ATTR_RDONLY, 0, 0)
+			continue
+		}
 		next := c.Label()
 		target, at := c.openIn("", c.root, p, pathFlags, pathText)
 		at.Else(next, u.ENOENT, u.ENOTDIR)

@@ -29,6 +29,9 @@ func (c mounter) mounts() error {
 		if (o.set|o.rset)&u.MOUNT_ATTR_NOSYMFOLLOW != 0 && !c.in.Facts.atLeast(5, 14) {
 			return c.tooOld(name+".options: nosymfollow", 5, 14)
 		}
+		if !o.remount && path.Clean("/"+m.Destination) == "/" {
+			return invalid(name+".destination", "%q is the root file system itself, which root.path names", m.Destination)
+		}
 		if isBind(m, &o) {
 			err = binder(c).bindMount(name, i, o)
 		} else {
@@ -56,8 +59,8 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 		return c.cgroupMount(m, o)
 	case m.Type != "proc" && insideProc(m.Destination):
 		return errOverProc(name, m.Destination)
-	case m.Type == "":
-		return invalid(name+".type", "is empty and no bind option is given")
+	case m.Type == "" || m.Type == "none":
+		return invalid(name+".type", "%q is no file system, and no bind option is given", m.Type)
 	}
 	if c.belowNewDev(m, &o) {
 		return nil

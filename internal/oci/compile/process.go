@@ -198,11 +198,8 @@ func (c process) become() error {
 			at.Tolerate(u.EACCES)
 		}
 	}
-	caps, err := c.capabilities()
-	if err != nil {
-		return err
-	}
-	c.identity(caps != nil)
+	caps := c.capabilities()
+	c.identity()
 	if p.Cwd != "" && !c.staysRoot() {
 		c.Why("process.cwd")
 		c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
@@ -221,10 +218,10 @@ func (c process) become() error {
 }
 
 // identity sets groups and users; capabilities survive it until restrict sets them.
-func (c process) identity(keep bool) {
+func (c process) identity() {
 	p := c.spec.Process
 	c.Why("process.user")
-	keep = keep && !c.staysRoot()
+	keep := !c.staysRoot()
 	if keep {
 		c.Call("", prog.SysPrctl, prog.Imm(u.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), prog.Imm(1), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 	}
@@ -240,7 +237,7 @@ func (c process) identity(keep bool) {
 	gid, uid := prog.Imm(int64(p.User.GID)), prog.Imm(int64(p.User.UID))
 	c.Call("", prog.SysSetresgid, gid, gid, gid)
 	c.Call("", prog.SysSetresuid, uid, uid, uid)
-	if !c.staysRoot() || p.User.GID != c.in.Facts.User[1] {
+	if keep || p.User.GID != c.in.Facts.User[1] {
 		c.Call("changing IDs must not have made us traceable", prog.SysPrctl, prog.Imm(u.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), prog.Imm(0))
 	}
 	if keep {
@@ -256,11 +253,11 @@ func (c process) staysRoot() bool {
 
 type capSets struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
-// capabilities drops the bounding set and returns the other four, or nil where the config leaves them alone.
-func (c process) capabilities() (*capSets, error) {
+// capabilities drops the bounding set and returns the other four. A config without any has none, as with other runtimes.
+func (c process) capabilities() *capSets {
 	cc := c.spec.Process.Capabilities
 	if cc == nil {
-		return nil, nil
+		cc = &specs.LinuxCapabilities{}
 	}
 	var s capSets
 	for _, set := range []struct {
@@ -285,7 +282,7 @@ func (c process) capabilities() (*capSets, error) {
 			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0), prog.Imm(0))
 		}
 	}
-	return &s, nil
+	return &s
 }
 
 // grantable leaves out what cannot be given, with a warning: what we lack ourselves, and what the sets rule out between them

@@ -57,7 +57,7 @@ func (c rooter) takeFromHost() error {
 		dir = filepath.Join(c.in.Bundle, dir)
 	}
 	c.Why("root.path")
-	c.host.root, _ = c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(dir), prog.Imm(pathFlags, pathText))
+	c.host.root, _ = c.CallR("root file system", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(strings.TrimRight(dir, "/")+"/"), prog.Imm(pathFlags, pathText))
 	c.root, _ = c.openTree("a mount of its own", c.host.root, "", true)
 	if flag != u.MS_SLAVE {
 		c.setAttr(c.root, true, 0, 0, u.MS_PRIVATE)

@@ -27,6 +27,9 @@ func (c *compiler) parseFilter() error {
 	if err != nil {
 		return invalid("linux.seccomp", "%w", err)
 	}
+	if f.Refuses("execve") {
+		return invalid("linux.seccomp", "refuses execve, by which the process's program is executed: allow it or answer it with SCMP_ACT_NOTIFY")
+	}
 	if f.Flags&seccomp.FlagWaitKillableRecv != 0 && !c.in.Facts.atLeast(5, 19) {
 		return invalid("linux.seccomp.flags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19")
 	}
@@ -67,7 +70,7 @@ func (c *compiler) connectListener() error {
 // no_new_privs is the capset that gives CAP_SYS_ADMIN up (seccomp(2), EACCES).
 func (c process) restrict(s *capSets) error {
 	needAdmin := c.filter.Filter != nil && !c.spec.Process.NoNewPrivileges
-	if s != nil && needAdmin && s.effective&(1<<capSysAdmin) == 0 {
+	if needAdmin && s.effective&(1<<capSysAdmin) == 0 {
 		if c.filter.Refuses("capset") {
 			return invalid("linux.seccomp", "refuses capset: allow it, or set process.noNewPrivileges; else CAP_SYS_ADMIN, which loading the filter needs, could not be given up")
 		}
@@ -84,10 +87,8 @@ func (c process) restrict(s *capSets) error {
 		c.capset(s, "")
 		return nil
 	}
-	if s != nil {
-		c.capset(s, "")
-		c.ambient(s)
-	}
+	c.capset(s, "")
+	c.ambient(s)
 	return c.loadFilter()
 }
 

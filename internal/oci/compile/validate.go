@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -26,11 +28,13 @@ func validate(s *bundle.Spec, f *Facts) error {
 	if err := plainString("root.path", s.Root.Path); err != nil {
 		return err
 	}
-	if err := plainString("hostname", s.Hostname, s.Domainname); err != nil {
-		return err
-	}
-	if len(s.Hostname) > 64 || len(s.Domainname) > 64 {
-		return invalid("hostname", "is longer than 64 bytes")
+	for _, n := range [][2]string{{"hostname", s.Hostname}, {"domainname", s.Domainname}} {
+		if err := plainString(n[0], n[1]); err != nil {
+			return err
+		}
+		if len(n[1]) > 64 {
+			return invalid(n[0], "is longer than 64 bytes")
+		}
 	}
 	if f.Arch != "amd64" && f.Arch != "arm64" {
 		return unsupported("architecture " + f.Arch)
@@ -45,12 +49,22 @@ func validate(s *bundle.Spec, f *Facts) error {
 		return err
 	}
 	l := s.Linux
-	for i, p := range append(append([]string(nil), l.MaskedPaths...), l.ReadonlyPaths...) {
-		if !strings.HasPrefix(p, "/") {
-			return invalid(field("linux.maskedPaths+readonlyPaths", i, ""), "%q is not an absolute path", p)
-		}
-		if err := plainString("linux.maskedPaths", p); err != nil {
+	if i := slices.IndexFunc(l.MaskedPaths, func(p string) bool { return path.Clean(p) == "/" }); i >= 0 {
+		return invalid(field("linux.maskedPaths", i, ""), "%q would hide everything", l.MaskedPaths[i])
+	}
+	if err := validatePaths("linux.maskedPaths", l.MaskedPaths); err != nil {
+		return err
+	}
+	return validatePaths("linux.readonlyPaths", l.ReadonlyPaths)
+}
+
+func validatePaths(name string, list []string) error {
+	for i, p := range list {
+		if err := plainString(field(name, i, ""), p); err != nil {
 			return err
+		}
+		if !strings.HasPrefix(p, "/") {
+			return invalid(field(name, i, ""), "%q is not an absolute path", p)
 		}
 	}
 	return nil
@@ -79,6 +93,8 @@ func validateProcess(s *bundle.Spec) error {
 		return invalid("process.consoleSize", "%dx%d is more than 65535", p.ConsoleSize.Height, p.ConsoleSize.Width)
 	case s.Linux.Personality != nil && (len(s.Linux.Personality.Flags) > 0 || s.Linux.Personality.Domain != specs.PerLinux && s.Linux.Personality.Domain != specs.PerLinux32):
 		return invalid("linux.personality", "domain %q with %d flags: only LINUX and LINUX32 without flags are known", s.Linux.Personality.Domain, len(s.Linux.Personality.Flags))
+	case slices.Contains(p.User.AdditionalGids, 1<<32-1):
+		return invalid("process.user.additionalGids", "4294967295 is no group")
 	case p.User.UID == 1<<32-1 || p.User.GID == 1<<32-1:
 		return invalid("process.user", "4294967295 is no user")
 	}
