@@ -40,7 +40,7 @@ type transfer struct {
 
 func cmdCp(a *app) *cobra.Command {
 	t := transfer{a: a}
-	c := words("cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tdhow cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", "Copy files between a container and this machine",
+	c := words("cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n  dhow cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", "Copy files between a container and this machine",
 		"dhow cp web:/var/log/app.log .\ndhow cp site/. web:/srv\ntar c etc | dhow cp - web:/", exactArgs(2), func(c *cobra.Command, args []string) error {
 			if args[0] == "" {
 				return errors.New("source can not be empty")

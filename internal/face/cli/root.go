@@ -67,8 +67,14 @@ func newRoot(a *app, name string) *cobra.Command {
 	addTo(root, "manage", groupContainer(a), groupImage(a), groupManifest(a), groupNetwork(a), groupVolume(a), groupSystem(a))
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
+	root.SetUsageTemplate(onceUsed(root.UsageTemplate()))
 	finish(root)
 	return root
+}
+
+// onceUsed takes out of cobra's page the second usage line, which it adds for commands that hold others.
+func onceUsed(page string) string {
+	return strings.NewReplacer("{{if .HasAvailableSubCommands}}\n  {{.CommandPath}} [command]{{end}}", "", "[command] --help", "COMMAND --help").Replace(page)
 }
 
 func addTo(parent *cobra.Command, group string, cmds ...*cobra.Command) {
