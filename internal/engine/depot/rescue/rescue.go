@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +52,7 @@ func (d *Metadata) open() error {
 		db, err := meta.Open(d.path("meta.db"))
 		if err == nil {
 			d.DB = db
-			return d.retire("meta.salvaged.db") // of a damage that somebody has repaired by hand
+			return errors.Join(d.retire("meta.salvaged.db"), d.settle()) // saved of a damage that somebody has repaired by hand
 		}
 		if !errdef.Is(err, errdef.DataLoss) {
 			return err
@@ -85,8 +86,14 @@ func (d *Metadata) Degraded() string {
 	return ""
 }
 
+// The record that says that the records were restored, until the next start has settled what they lack.
+const engineBucket, restored = "engine", "restored"
+
 // Restore puts the saved records in the place of the damaged ones.
 func (d *Metadata) Restore() (string, error) {
+	if err := d.DB.Put(engineBucket, restored, true); err != nil {
+		return "", err
+	}
 	if err := d.retire("meta.db"); err != nil {
 		return "", err
 	}
@@ -97,12 +104,49 @@ func (d *Metadata) Restore() (string, error) {
 	return "the saved records are meta.db now; the damaged file is in quarantine", d.Backup()
 }
 
-// retire moves a file into quarantine; that there is none is no error.
+// settle keeps what belongs to containers whose records were lost, at the first start after a restore: any start removes writable layers
+// and anonymous volumes that no container has. The layers go into quarantine, the volumes are nobody's from now on.
+func (d *Metadata) settle() error {
+	if was, err := d.DB.Get(engineBucket, restored, new(bool)); err != nil || !was {
+		return err
+	}
+	lost := func(id string) bool {
+		known, err := d.DB.Get("containers", id, new(json.RawMessage))
+		return err == nil && !known // one that cannot be read still owns its things
+	}
+	dirs, err := os.ReadDir(d.path("snapshots"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range dirs {
+		if !strings.HasPrefix(e.Name(), ".") && lost(e.Name()) {
+			if err := d.retire("snapshots/" + e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	err = d.DB.Each("volumes", func(name string, raw []byte) error {
+		var v struct {
+			volume.Volume
+			Owner string
+		}
+		if json.Unmarshal(raw, &v) != nil || v.Owner == "" || !lost(v.Owner) {
+			return nil
+		}
+		return d.DB.Put("volumes", name, v.Volume)
+	})
+	if err != nil {
+		return err
+	}
+	return d.DB.Delete(engineBucket, restored)
+}
+
+// retire moves a file or folder into quarantine; that there is none is no error.
 func (d *Metadata) retire(name string) error {
 	if err := os.MkdirAll(d.path("quarantine"), 0o700); err != nil {
 		return err
 	}
-	err := os.Rename(d.path(name), d.path("quarantine", fmt.Sprint(time.Now().Unix(), "-", name)))
+	err := os.Rename(d.path(name), d.path("quarantine", fmt.Sprint(time.Now().Unix(), "-", filepath.Base(name))))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -138,8 +182,9 @@ func (d *Metadata) salvage() (meta.Records, error) {
 	if err != nil {
 		return nil, err
 	}
-	all.Add(old)
 	images, names, _ := image.Buckets()
+	all.Add(meta.Records{names[0]: d.tagsOnDisk()}) // younger than the backup
+	all.Add(old)
 	for bucket, at := range map[string]func(key string) string{
 		"containers": func(id string) string { return d.path("snapshots", id) },
 		"volumes":    func(name string) string { return d.path("volumes", name) },
@@ -153,7 +198,7 @@ func (d *Metadata) salvage() (meta.Records, error) {
 			}
 		}
 	}
-	all.Add(meta.Records{"volumes": d.volumesOnDisk(), names[0]: d.tagsOnDisk()})
+	all.Add(meta.Records{"volumes": d.volumesOnDisk()})
 	return all, nil
 }
 
@@ -184,12 +229,16 @@ func (d *Metadata) tagsOnDisk() map[string][]byte {
 		return out
 	}
 	for _, m := range ix.Manifests {
+		name := m.Annotations[ocispec.AnnotationRefName]
+		if name == "" || m.Digest.Validate() != nil {
+			continue
+		}
 		raw, err := os.ReadFile(d.path("content/blobs/sha256", m.Digest.Encoded()))
 		if err != nil || digest.FromBytes(raw) != m.Digest {
 			continue
 		}
 		if doc, err := manifest.Decode(raw, ""); err == nil && doc.Manifest != nil {
-			out[m.Annotations[ocispec.AnnotationRefName]], _ = json.Marshal(doc.Manifest.Config.Digest)
+			out[name], _ = json.Marshal(doc.Manifest.Config.Digest)
 		}
 	}
 	return out
