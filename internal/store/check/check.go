@@ -84,6 +84,7 @@ type run struct {
 	ctx   context.Context
 	sum   Summary
 	fetch *image.Refetcher
+	hold  *image.Batch // keeps what was on record
 
 	all    []image.Record
 	live   image.Live
@@ -108,7 +109,8 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 // images checks all that images and snapshots need. What is on record stays meanwhile.
 func (u *run) images() error {
 	var strays []stray
-	hold, err := image.LedgerOf(u.Images).Audit(func(all []image.Record, live image.Live, bad []error) (err error) {
+	var err error
+	u.hold, err = image.LedgerOf(u.Images).Audit(func(all []image.Record, live image.Live, bad []error) (err error) {
 		u.all, u.live = all, live
 		if len(bad) == 0 { // what an unreadable record needs would look like a stray
 			strays, err = u.strays()
@@ -118,7 +120,7 @@ func (u *run) images() error {
 	if err != nil {
 		return err
 	}
-	defer hold.Close()
+	defer u.hold.Close()
 	if u.fetch, err = image.LedgerOf(u.Images).Refetcher(u.Keys); err != nil {
 		return err
 	}

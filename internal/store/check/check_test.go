@@ -245,6 +245,64 @@ func TestBeyondRepair(t *testing.T) {
 	r.sound()
 }
 
+// TestSharedBeyondRepair: a damaged layer that a container stands on stays where it is, whichever image it is found by, and so do the images;
+// and while somebody is about to make an image of it.
+func TestSharedBeyondRepair(t *testing.T) {
+	r := newRig(t)
+	other := kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("a", strings.Repeat("one\n", 1000))), kit.Tar(t, kit.Text("d", "three\n"))}})
+	name := r.hub.Serve("other:1", other)
+	if _, err := r.c.Images.Pull(t.Context(), name, image.PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.hub.Fault("blob", func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotFound); return true })
+	path := "layers/sha256/" + r.img.DiffIDs[0].Encoded() + "/layer.tar"
+	r.flip(path)
+	if _, err := r.c.Snapshots.Prepare(t.Context(), "c0ffee", r.img.DiffIDs); err != nil {
+		t.Fatal(err)
+	}
+	kept := func(when string) {
+		t.Helper()
+		for _, n := range []string{r.name, name} {
+			if _, err := r.c.Images.Resolve(n); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(r.c.Root, path)); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	r.used[r.img.ID.String()] = []string{"c0ffee"}
+	found, sum := r.run(true)
+	if sum.Repaired != 0 || len(found) != 3 || !strings.Contains(found[1].Advice, "container c0ffee") || !strings.Contains(found[2].Advice, "container c0ffee") {
+		t.Fatalf("%+v", found)
+	}
+	kept("beside a container")
+	if err := r.c.Snapshots.Remove(t.Context(), "c0ffee"); err != nil {
+		t.Fatal(err)
+	}
+	delete(r.used, r.img.ID.String())
+	b := r.c.Images.Begin()
+	if _, err := b.Known(r.img.DiffIDs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if found, sum = r.run(true); sum.Repaired != 0 || !strings.Contains(found[1].Advice, "check again when it is done") {
+		t.Errorf("%+v", found)
+	}
+	kept("beside a load")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.run(true)
+	r.sound()
+	r.hub.Fault("blob", nil)
+	for _, n := range []string{r.name, name} {
+		if _, err := r.c.Images.Pull(t.Context(), n, image.PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.sound()
+}
+
 // TestStrays: what nobody refers to is named, and removed by the repair; what is none of ours is moved away.
 func TestStrays(t *testing.T) {
 	r := newRig(t)

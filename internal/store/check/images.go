@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -223,7 +224,7 @@ func (u *run) giveUp() {
 			continue
 		}
 		f := Finding{Kind: Image, Object: r.ID.String(), Problem: fmt.Sprintf("%s lacks %d sound files", u.names(func(o image.Record) bool { return o.ID == r.ID }), len(bad))}
-		if users := u.Users(r.ID.String()); len(users) > 0 {
+		if users := u.users(r, bad); len(users) > 0 {
 			u.found(f, fmt.Sprintf("save what container %s has (dhow cp, dhow export), remove it, and check again: nobody is known to have the image", users[0][:min(12, len(users[0]))]), nil)
 			continue
 		}
@@ -233,17 +234,24 @@ func (u *run) giveUp() {
 	}
 }
 
-func (u *run) drop(r image.Record, bad []digest.Digest) error {
+// users are the containers that are made of an image, and those of other images that stand on the same damaged layers.
+func (u *run) users(r image.Record, bad []digest.Digest) []string {
+	users := slices.Clone(u.Users(r.ID.String()))
 	for _, d := range bad {
-		paths := []string{filepath.Join(u.Content.Dir(), "blobs", "sha256", d.Encoded())}
-		if slices.Contains(r.Layers, d) {
-			paths = []string{layer.Dir(u.Layers, d)}
-		}
-		for _, p := range paths {
-			if _, err := u.quarantine(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
+		users = slices.AppendSeq(users, maps.Keys(u.needed[d]))
 	}
-	return image.LedgerOf(u.Images).Drop(r.ID, func(id digest.Digest) []string { return u.Users(id.String()) })
+	return users
+}
+
+func (u *run) drop(r image.Record, bad []digest.Digest) error {
+	return image.LedgerOf(u.Images).GiveUp(r.ID, u.hold, bad, func(id digest.Digest) []string { return u.Users(id.String()) }, func(d digest.Digest) error {
+		path := filepath.Join(u.Content.Dir(), "blobs", "sha256", d.Encoded())
+		if slices.Contains(r.Layers, d) {
+			path = layer.Dir(u.Layers, d)
+		}
+		if _, err := u.quarantine(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
 }

@@ -175,9 +175,13 @@ func (l Ledger) Sound(bucket, key string) (ok bool) {
 
 // Drop removes an image with all its names, where no container uses it and nothing is being done with it: Conflict otherwise.
 func (l Ledger) Drop(id digest.Digest, inUse InUse) error {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.drop(id, inUse)
+}
+
+func (l Ledger) drop(id digest.Digest, inUse InUse) error {
 	s := l.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.catalog()
 	if err != nil {
 		return err
@@ -190,6 +194,36 @@ func (l Ledger) Drop(id digest.Digest, inUse InUse) error {
 	}
 	_, _, err = s.apply(c, change{tags: namesOf(c.tags, id), digests: namesOf(c.digests, id), images: []digest.Digest{id}})
 	return err
+}
+
+// GiveUp drops an image and hands what is damaged of it to aside, at the same moment, so that nobody builds on it any more. What another
+// image needs stays until that one is given up; what anybody but b, an Audit's, has pinned is a Conflict.
+func (l Ledger) GiveUp(id digest.Digest, b *Batch, bad []digest.Digest, inUse InUse, aside func(digest.Digest) error) error {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range bad {
+		if n := s.pins[d]; n > 1 || n == 1 && !b.pinned[d] {
+			return errdef.New(errdef.Conflict, "image %s: a pull or load under way has the damaged %s: check again when it is done", id, d)
+		}
+	}
+	if err := l.drop(id, inUse); err != nil {
+		return err
+	}
+	c, err := s.catalog()
+	if err != nil {
+		return err
+	}
+	live := c.live(nil)
+	for _, d := range bad {
+		if live[d] {
+			continue
+		}
+		if err := aside(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Buckets are those of this store, for whoever reads the records one by one: of images, of names, of pulls that have not ended well.
