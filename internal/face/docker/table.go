@@ -60,7 +60,7 @@ func containerOps() []op {
 		{method: "GET", path: "/containers/{id}/stats", do: containerStats, stream: true, state: works},
 		{method: "HEAD", path: "/containers/{id}/archive", do: containerStatPath, state: works},
 		{method: "GET", path: "/containers/{id}/archive", do: containerReadPath, stream: true, state: works},
-		{method: "PUT", path: "/containers/{id}/archive", do: containerWritePath, stream: true, state: partly, note: "no xz, no sparse entries"},
+		{method: "PUT", path: "/containers/{id}/archive", do: containerWritePath, stream: true, state: partly, note: "no xz"},
 		{method: "GET", path: "/containers/{id}/changes", do: containerChanges, state: works},
 		{method: "GET", path: "/containers/{id}/top", do: containerTop, state: works},
 		{method: "POST", path: "/containers/{id}/attach", do: containerAttach, stream: true, state: works},

@@ -24,6 +24,7 @@ type builder struct {
 	entries int
 	foreign int
 	meta    int64
+	holes   int64
 	plain   bool                       // whiteouts mean nothing
 	seen    func(h *header, off int64) // for tests; nil otherwise
 }
@@ -200,9 +201,13 @@ func (b *builder) inode(h *header, off int64) (*tree.Inode, int64, error) {
 }
 
 // sparse gives a file its holes. What an index takes for them (8 bytes a unit) counts like names do, so a small tar cannot ask for a large one.
+// What it gives readers beyond its data is bounded, too.
 func (b *builder) sparse(i *tree.Inode, h *header) error {
 	if err := i.Sparse(h.sparse.size, h.size, h.sparse.extents); err != nil {
 		return errdef.New(errdef.InvalidArgument, "tar: %.100q: %w", h.name, err)
+	}
+	if b.holes += i.Size - h.size; b.holes > b.limits.Holes {
+		return errdef.New(errdef.InvalidArgument, "tar: %.100q is a sparse file of %d bytes: the holes exceed %d bytes in all", h.name, i.Size, b.limits.Holes)
 	}
 	if b.meta += int64(len(i.Map))*16 + i.Size/i.Unit(1<<31)*8; b.meta > b.limits.Meta {
 		return errdef.New(errdef.InvalidArgument, "tar: %.100q is a sparse file of %d bytes in units of %d: names, attributes and holes exceed %d bytes", h.name, i.Size, i.Unit(1<<31), b.limits.Meta)

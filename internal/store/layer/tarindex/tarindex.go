@@ -18,6 +18,7 @@ type Limits struct {
 	Meta    int64 // bytes of names, link texts and extended attributes; default 64 MiB
 	Special int64 // bytes of one extended header or GNU long name; default 1 MiB
 	Size    int64 // bytes of the whole tar; default 1 TiB
+	Holes   int64 // bytes that sparse files lack in the tar, together: whoever reads them is given zeros; default 64 GiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -32,6 +33,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Size <= 0 || l.Size > 1<<40 {
 		l.Size = 1 << 40 // also keeps block numbers of 512 bytes within 32 bits
+	}
+	if l.Holes <= 0 {
+		l.Holes = 64 << 30
 	}
 	return l
 }
