@@ -50,9 +50,27 @@ func (s *Store) Changes(ctx context.Context, id string, f func(upper.Change) err
 	return nil
 }
 
-// Layer writes a snapshot's changes as a layer's tar and returns how many entries it has.
+// Layer writes a snapshot's changes as a layer's tar and returns how many entries it has. What starts have made to mount on is left out:
+// upper.Shown. What comes between its two readings is in.
 func (s *Store) Layer(ctx context.Context, id string, w io.Writer) (entries int, err error) {
-	return upper.Layer(ctx, func(f func(upper.Change) error) error { return s.Changes(ctx, id, f) }, w)
+	var l upper.Shown
+	if err := s.Changes(ctx, id, l.Add); err != nil {
+		return 0, err
+	}
+	hidden := map[string]bool{}
+	l.Each(func(path string, _ upper.Kind, counts bool) {
+		if !counts {
+			hidden[path] = true
+		}
+	})
+	return upper.Layer(ctx, func(f func(upper.Change) error) error {
+		return s.Changes(ctx, id, func(c upper.Change) error {
+			if hidden[c.Path] {
+				return nil
+			}
+			return f(c)
+		})
+	}, w)
 }
 
 // below opens merged layers.
