@@ -54,6 +54,8 @@ func cmdLayers(a *app) *cobra.Command {
 				return usage(c, exitError, errors.New("--json and --format exclude each other"))
 			case c.Flags().Changed("layer") && !files:
 				return usage(c, exitError, errors.New("--layer needs --files"))
+			case number < 0:
+				return usage(c, exitError, fmt.Errorf("--layer %d: the base is 0", number))
 			case asJSON:
 				fm = "json"
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/store/check"
 	"github.com/dhow-containers/dhow/internal/store/content"
@@ -301,6 +303,35 @@ func TestSharedBeyondRepair(t *testing.T) {
 		}
 	}
 	r.sound()
+}
+
+// TestOddFiles: what is no regular file in the place of one is told, and mended, without waiting for anybody.
+func TestOddFiles(t *testing.T) {
+	r := newRig(t)
+	at := func(p string) string { return filepath.Join(r.c.Root, p) }
+	tar, config := at("layers/sha256/"+r.img.DiffIDs[0].Encoded()+"/layer.tar"), at("content/blobs/sha256/"+r.img.ID.Encoded())
+	other := strings.Repeat("a", 64)
+	for _, p := range []string{tar, config} {
+		if err := os.Remove(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := errors.Join(unix.Mkfifo(tar, 0o600), os.Mkdir(config, 0o700), os.Symlink("/etc/passwd", at("content/blobs/sha256/"+other)), os.WriteFile(at("layers/sha256/"+other), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _ := r.run(false)
+	if len(found) != 4 { // and none that says that nobody has what a repair fetches
+		t.Errorf("%+v", found)
+	}
+	found, sum := r.run(true)
+	if len(found) != 4 || sum.Repaired != 4 {
+		t.Errorf("%+v", found)
+	}
+	r.sound()
+	if left, _ := os.ReadDir(at("quarantine")); len(left) != 2 { // the layer's file is removed as a layer
+		t.Errorf("in quarantine: %v", left)
+	}
 }
 
 // TestStrays: what nobody refers to is named, and removed by the repair; what is none of ours is moved away.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -46,10 +47,13 @@ func (u *run) blob(d digest.Digest) error {
 		return nil
 	}
 	needs := func(r image.Record) bool { return r.ID == d || slices.Contains(r.Blobs, d) || r.Manifest.Digest == d }
-	f := Finding{Kind: Blob, Object: d.String(), Path: filepath.Join(u.Content.Dir(), "blobs", "sha256", d.Encoded()),
-		Problem: fmt.Sprintf("%v; needed by %s", err, u.names(needs))}
+	path := filepath.Join(u.Content.Dir(), "blobs", "sha256", d.Encoded())
+	f := Finding{Kind: Blob, Object: d.String(), Path: path, Problem: fmt.Sprintf("%v; needed by %s", err, u.names(needs))}
 	u.lost[d] = !u.found(f, u.again(needs), func() (string, error) {
 		raw, from, err := u.fetch.Document(u.ctx, d)
+		if st, serr := os.Lstat(path); err == nil && serr == nil && !st.Mode().IsRegular() { // a file does not replace a folder
+			_, err = u.quarantine(path)
+		}
 		if err == nil {
 			err = u.Content.Replace(u.ctx, d, int64(len(raw)), bytes.NewReader(raw))
 		}
@@ -220,7 +224,7 @@ func (u *run) giveUp() {
 				bad = append(bad, d)
 			}
 		}
-		if len(bad) == 0 {
+		if len(bad) == 0 || !u.Repair && len(r.From) > 0 { // a repair would fetch first
 			continue
 		}
 		f := Finding{Kind: Image, Object: r.ID.String(), Problem: fmt.Sprintf("%s lacks %d sound files", u.names(func(o image.Record) bool { return o.ID == r.ID }), len(bad))}

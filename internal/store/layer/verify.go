@@ -85,9 +85,11 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	spoilt := func(format string, args ...any) (derived, []Damage, error) {
 		return d, []Damage{{Path: path, What: fmt.Sprintf(format, args...), Tar: true}}, nil
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) // nor wait for the writer of a pipe
 	if errors.Is(err, fs.ErrNotExist) {
 		return spoilt("it is missing")
+	} else if errors.Is(err, unix.ELOOP) {
+		return spoilt("it is no regular file")
 	} else if err != nil {
 		return d, nil, err
 	}
@@ -96,6 +98,9 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	st, err := f.Stat()
 	if err != nil {
 		return d, nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return spoilt("it is no regular file")
 	}
 	size := st.Size()
 	if have, err := s.Info(id); err == nil && size-have.Size >= 0 && size-have.Size < 512 {
