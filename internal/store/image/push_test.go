@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -228,6 +229,7 @@ func TestSqueeze(t *testing.T) {
 // TestSqueezeMemory: as many layers as are pushed at a time, on a machine with many processors, stay below the engine's 64 MiB.
 func TestSqueezeMemory(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16))
+	defer debug.SetGCPercent(debug.SetGCPercent(40)) // as in dhowd
 	raw := make([]byte, 16<<20)
 	rand.NewChaCha8([32]byte{2}).Read(raw)
 	for _, format := range []string{"gzip", "zstd"} {
