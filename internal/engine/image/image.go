@@ -197,27 +197,28 @@ func (s *Service) Tag(ctx context.Context, ref, target string) error {
 
 // Remove implements api.Images. Parents are not kept as images of their own, so noPrune has nothing to keep.
 func (s *Service) Remove(ctx context.Context, ref string, force, _ bool) ([]dimage.DeleteResponse, error) {
-	img, err := s.Store.Resolve(ref)
+	var labels map[string]string
+	id := ref
+	if img, err := s.Store.Resolve(ref); err == nil { // an image whose files are damaged may go as well
+		labels, id = img.Config.Config.Labels, img.ID.String()
+	}
+	untagged, deleted, err := s.Store.Remove(ref, force, s.inUse)
 	if errdef.Is(err, errdef.NotFound) {
 		return nil, errdef.New(errdef.NotFound, "No such image: %s", ref)
 	}
 	if err != nil {
 		return nil, err
 	}
-	untagged, deleted, err := s.Store.Remove(ref, force, s.inUse)
-	if err != nil {
-		return nil, err
-	}
 	out := []dimage.DeleteResponse{}
 	for _, t := range untagged {
 		out = append(out, dimage.DeleteResponse{Untagged: t})
-		s.event(events.ActionUnTag, img.ID.String(), img.Config.Config.Labels, t)
+		s.event(events.ActionUnTag, id, labels, t)
 	}
 	for _, d := range deleted {
 		out = append(out, dimage.DeleteResponse{Deleted: d})
 	}
-	if slices.Contains(deleted, img.ID.String()) {
-		s.event(events.ActionDelete, img.ID.String(), img.Config.Config.Labels, img.ID.String())
+	if slices.Contains(deleted, id) {
+		s.event(events.ActionDelete, id, labels, id)
 	}
 	return out, nil
 }
