@@ -10,8 +10,10 @@ import (
 	"io"
 	"os"
 
-	"github.com/dhow-containers/dhow/internal/store/image"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/dhow-containers/dhow/internal/base/ctxio"
+	"github.com/dhow-containers/dhow/internal/store/image"
 )
 
 // LoadOptions say what to take from an archive. Progress tells how far a large layer is.
@@ -98,7 +100,7 @@ func (l *loader) grown(n int) error {
 
 // read takes every entry to its place.
 func (l *loader) read(r io.Reader) error {
-	l.raw = &counter{r: ctxReader{l.ctx, r}}
+	l.raw = &counter{r: ctxio.Reader(l.ctx, r)}
 	plain, err := image.Inflate(l.raw, 1<<62)
 	if err != nil {
 		return err
@@ -140,16 +142,4 @@ func (l *loader) rest(r io.Reader) error {
 		err = refuse("more than %d bytes behind its end", maxTrailing)
 	}
 	return broken(err)
-}
-
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/ctxio"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/opencontainers/go-digest"
@@ -136,7 +137,7 @@ func (s *Store) Replace(ctx context.Context, d digest.Digest, size int64, r io.R
 		}
 	}()
 	h := digest.SHA256.Digester()
-	from := io.Reader(&ctxReader{ctx, r})
+	from := ctxio.Reader(ctx, r)
 	if size >= 0 {
 		from = io.LimitReader(from, size+1)
 	}
@@ -258,17 +259,4 @@ func (s *Store) Sweep() (removed int, err error) {
 		}
 	}
 	return removed, nil
-}
-
-// ctxReader ends a copy when its context does.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

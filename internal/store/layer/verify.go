@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
+	"github.com/dhow-containers/dhow/internal/base/ctxio"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
@@ -107,7 +108,7 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 		size = have.Size // the rest pads the last block
 	}
 	p, h := tarindex.New(s.limits), sha256.New()
-	n, err := io.Copy(io.MultiWriter(h, &parsing{p: p}), &cancellable{ctx, io.LimitReader(f, size)})
+	n, err := io.Copy(io.MultiWriter(h, &parsing{p: p}), ctxio.Reader(ctx, io.LimitReader(f, size)))
 	if ctx.Err() != nil {
 		return d, nil, ctx.Err()
 	}
@@ -144,18 +145,6 @@ type parsing struct{ p *tarindex.Parser }
 func (w *parsing) Write(b []byte) (int, error) {
 	w.p.Write(b)
 	return len(b), nil
-}
-
-type cancellable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *cancellable) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 // sameImage writes an index over the one on disk, as it were, and says where they part.
