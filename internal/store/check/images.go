@@ -98,10 +98,12 @@ func (u *run) layers() error {
 		if err != nil {
 			return err
 		}
-		if i, err := u.Layers.Info(d); err == nil {
+		i, err := u.Layers.Info(d)
+		if err == nil {
 			u.sum.Bytes += i.Size
 		}
-		if len(bad) > 0 {
+		gone := err != nil && u.whose(d, func(r image.Record) bool { return slices.Contains(r.Layers, d) }) == "" // removed meanwhile
+		if len(bad) > 0 && !gone {
 			u.layer(d, bad)
 		}
 	}
