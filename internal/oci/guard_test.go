@@ -192,6 +192,35 @@ func TestCgroupOfOthers(t *testing.T) {
 	}
 }
 
+// Class G: a cgroup that was there before, somebody else's, has its settings after a container was made below it.
+func TestCgroupAboveIsOthers(t *testing.T) {
+	b := newBox(t, "true")
+	theirs := b.spec.Linux.CgroupsPath
+	l, err := cgroup.Detect()
+	check(t, err)
+	b.spec.Linux.CgroupsPath += "/ours/box"
+	dirs, err := plan.Dirs(l, b.spec.Linux.CgroupsPath)
+	check(t, err)
+	for _, d := range dirs {
+		top := filepath.Join(d.Mount, theirs)
+		check(t, os.MkdirAll(top, 0o755))
+		defer os.Remove(filepath.Dir(top))
+		defer os.Remove(top)
+		defer os.Remove(filepath.Join(top, "ours"))
+	}
+	b.says("")
+	for _, d := range dirs {
+		if d.V2 || !d.Has("cpuset") {
+			continue
+		}
+		for dir, want := range map[string]string{theirs: "0\n", theirs + "/ours": "1\n"} {
+			if got, err := os.ReadFile(filepath.Join(d.Mount, dir, "cgroup.clone_children")); string(got) != want {
+				t.Errorf("%s: clone_children is %q (%v), want %q", dir, got, err, want)
+			}
+		}
+	}
+}
+
 // Class D: what an image holds where a tmpfs with tmpcopyup goes, a file with a hole of terabytes for one, fills no more memory than the container
 // may have, though the container's cgroup does not pay for it.
 func TestCopyUpWithinMemory(t *testing.T) {

@@ -27,6 +27,9 @@ func step(s *plan.Step, pid int) error {
 	if s.Else != nil && errors.Is(err, unix.ENOENT) {
 		return step(s.Else, pid)
 	}
+	if s.Then != nil && err == nil {
+		return step(s.Then, pid)
+	}
 	var errno unix.Errno
 	if err == nil || errors.As(err, &errno) && tolerated(s.Tolerate, errno) {
 		return nil

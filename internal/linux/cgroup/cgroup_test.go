@@ -449,3 +449,42 @@ func FuzzStatFiles(f *testing.F) {
 		parseKeyed([]byte(s))
 	})
 }
+
+// TestParentsOfOthers: what we make hands CPUs down to the next container; a cgroup that was there stays as it was.
+func TestParentsOfOthers(t *testing.T) {
+	l, where, above := fresh(t)
+	theirs, ok := controller(above, "cpuset")
+	if !ok || theirs.V2 {
+		t.Skip("no v1 hierarchy of cpuset")
+	}
+	if err := os.Mkdir(theirs.Path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds ours, too
+		dirs, err := plan.Dirs(l, where+"/ours/"+rand.Text()[:8])
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, err := plan.Create(l, where+"/ours/"+filepath.Base(dirs[0].Path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := start(t)
+		if err := Apply(steps, c.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		for dir, want := range map[string]string{theirs.Path: "0", filepath.Join(theirs.Path, "ours"): "1"} {
+			if b, err := os.ReadFile(filepath.Join(dir, "cgroup.clone_children")); err != nil || strings.TrimSpace(string(b)) != want {
+				t.Errorf("%s: clone_children is %q (%v), want %s", dir, b, err, want)
+			}
+		}
+		if err := errors.Join(Kill(dirs), Remove(dirs)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range above {
+		if err := os.Remove(filepath.Join(d.Path, "ours")); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -84,6 +84,12 @@ func (c cgroupLane) carryOut(steps []plan.Step, dirs []plan.Dir) error {
 				made = c.tryLeaf(dirs, s.Path)
 			}
 			at := c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(s.Path), prog.Imm(0o755, "0755")).Tolerate(errnos(s.Tolerate)...)
+			if s.Then != nil {
+				there := c.Label()
+				at.Else(there, u.EEXIST)
+				c.writeFile(path.Base(s.Then.Path), 0, s.Then.Path, s.Then.Value)
+				c.Bind(there)
+			}
 			if leaf(s.Path) {
 				at.Undo(s.Path)
 				if made != 0 {

@@ -101,8 +101,9 @@ func newPlanner(l Layout, cgroupsPath string, r *specs.LinuxResources) (*planner
 func (p *planner) add(s Step) { p.steps = append(p.steps, s) }
 
 // mkdirs makes a directory with its parents. On v1 a new cpuset has neither CPUs nor memory unless its parent's
-// cgroup.clone_children is 1 (cpuset(7)), and nobody can join it. On v2 a controller exists in a directory when
-// every ancestor's cgroup.subtree_control names it.
+// cgroup.clone_children is 1 (cpuset(7)), and nobody can join it. That is set on the parents that are made here alone: one that was
+// there may be another engine's or systemd's. On v2 a controller exists in a directory when every ancestor's cgroup.subtree_control
+// names it.
 func (p *planner) mkdirs(d Dir) {
 	const why = "linux.cgroupsPath"
 	parent := d.Mount
@@ -110,13 +111,14 @@ func (p *planner) mkdirs(d Dir) {
 		if d.V2 {
 			p.delegate(d, parent)
 		}
-		p.add(Step{Kind: Mkdir, Path: dir, Tolerate: []uint{eexist}, Why: why})
+		mkdir := Step{Kind: Mkdir, Path: dir, Tolerate: []uint{eexist}, Why: why}
+		if !d.V2 && d.Has("cpuset") && dir != d.Path { // the next container's copies are made by the kernel
+			mkdir.Then = &Step{Kind: Write, Path: path.Join(dir, "cgroup.clone_children"), Value: "1", Why: why}
+		}
+		p.add(mkdir)
 		if !d.V2 && d.Has("cpuset") {
 			for _, file := range [...]string{"cpuset.cpus", "cpuset.mems"} {
 				p.add(Step{Kind: Copy, Path: path.Join(dir, file), From: path.Join(parent, file), Why: why})
-			}
-			if dir != d.Path { // the next container's copies are made by the kernel
-				p.add(Step{Kind: Write, Path: path.Join(dir, "cgroup.clone_children"), Value: "1", Why: why})
 			}
 		}
 		parent = dir

@@ -139,7 +139,7 @@ type Kind int
 
 // The kinds of Step.
 const (
-	Mkdir       Kind = iota + 1 // make directory Path, mode 0755
+	Mkdir       Kind = iota + 1 // make directory Path, mode 0755; if it did not exist and Then is set, do Then
 	Write                       // write Value to file Path; if it does not exist and Else is set, do Else
 	Copy                        // if file Path is empty, write to it what file From contains
 	Check                       // refuse with EBUSY unless the number in file Path is at most Value
@@ -175,6 +175,7 @@ type Step struct {
 	Value    string
 	From     string
 	Else     *Step
+	Then     *Step
 	Program  []byte
 	Rules    *DeviceList
 	Tolerate []uint
@@ -205,6 +206,9 @@ func (s Step) String() string {
 	}
 	if s.Else != nil {
 		b.WriteString(" | or " + s.Else.String())
+	}
+	if s.Then != nil {
+		b.WriteString(" | if made " + s.Then.String())
 	}
 	return b.String()
 }
