@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	f, err := os.Open(dir)
+	if os.Getenv("JAIL_APART") != "" {
+		filterOneThread()
+	}
 	if err == nil {
 		err = Enter(runtime.GOARCH, f)
 	}
@@ -68,6 +72,33 @@ func TestMain(m *testing.M) {
 	in("remove", os.Remove(filepath.Join(dir, "d/f")))
 	fmt.Println("done")
 	os.Exit(0)
+}
+
+// filterOneThread gives a thread a filter of its own, after which the kernel cannot give all threads the same.
+func filterOneThread() {
+	done := make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
+		prog := unix.SockFprog{Len: 1, Filter: &allow}
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		fmt.Print(unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0), " ")
+		done <- true
+		select {}
+	}()
+	<-done
+}
+
+// A thread that cannot be locked in is told, though the kernel's answer has no errno.
+func TestThreadApart(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("capabilities are root's")
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "JAIL_APART=1", "JAIL_DIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "<nil> enter: jail: seccomp: thread ") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 func TestEnter(t *testing.T) {

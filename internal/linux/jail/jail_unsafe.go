@@ -77,8 +77,12 @@ func filter(f *seccomp.Filter) error {
 		n      uint16
 		filter unsafe.Pointer
 	}{uint16(len(f.Insns)), unsafe.Pointer(&code[0])}
-	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(f.Flags)|unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); e != 0 {
+	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(f.Flags)|unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	switch {
+	case e != 0:
 		return fmt.Errorf("jail: seccomp: %w", e)
+	case thread != 0: // no errno: the thread that cannot follow, and none has the filter
+		return fmt.Errorf("jail: seccomp: thread %d has a filter of its own", thread)
 	}
 	return nil
 }
