@@ -99,31 +99,32 @@ const (
 
 // prctl(2), capset(2), seccomp(2), ioctl(2), fcntl(2), close_range(2).
 const (
-	PR_SET_DUMPABLE      = 4
-	PR_SET_KEEPCAPS      = 8
-	PR_CAPBSET_DROP      = 24
-	PR_SET_NO_NEW_PRIVS  = 38
-	PR_SET_THP_DISABLE   = 41
-	PR_CAP_AMBIENT       = 47
-	PR_CAP_AMBIENT_RAISE = 2
-	CAP_VERSION_3        = 0x20080522
-	SECCOMP_SET_FILTER   = 1
-	TIOCSCTTY            = 0x540e
-	TIOCSWINSZ           = 0x5414
-	TIOCSPTLCK           = 0x40045431
-	TIOCGPTPEER          = 0x5441
-	F_DUPFD_CLOEXEC      = 1030
-	F_SETFD              = 2
-	SOL_SOCKET           = 1
-	SCM_RIGHTS           = 1
-	KEYCTL_JOIN_SESSION  = 1
-	KEYCTL_SETPERM       = 5
-	IOPRIO_WHO_PROCESS   = 1
-	S_IFIFO              = 0x1000
-	S_IFCHR              = 0x2000
-	S_IFBLK              = 0x6000
-	S_IFREG              = 0x8000
-	PROC_SUPER_MAGIC     = 0x9fa0
+	PR_SET_DUMPABLE          = 4
+	PR_SET_KEEPCAPS          = 8
+	PR_CAPBSET_DROP          = 24
+	PR_SET_NO_NEW_PRIVS      = 38
+	PR_SET_THP_DISABLE       = 41
+	PR_CAP_AMBIENT           = 47
+	PR_CAP_AMBIENT_RAISE     = 2
+	PR_CAP_AMBIENT_CLEAR_ALL = 4
+	CAP_VERSION_3            = 0x20080522
+	SECCOMP_SET_FILTER       = 1
+	TIOCSCTTY                = 0x540e
+	TIOCSWINSZ               = 0x5414
+	TIOCSPTLCK               = 0x40045431
+	TIOCGPTPEER              = 0x5441
+	F_DUPFD_CLOEXEC          = 1030
+	F_SETFD                  = 2
+	SOL_SOCKET               = 1
+	SCM_RIGHTS               = 1
+	KEYCTL_JOIN_SESSION      = 1
+	KEYCTL_SETPERM           = 5
+	IOPRIO_WHO_PROCESS       = 1
+	S_IFIFO                  = 0x1000
+	S_IFCHR                  = 0x2000
+	S_IFBLK                  = 0x6000
+	S_IFREG                  = 0x8000
+	PROC_SUPER_MAGIC         = 0x9fa0
 )
 
 // Errno is an error number of the kernel (errno(3)).

@@ -316,8 +316,12 @@ func (c process) capset(s *capSets, note string) {
 	c.Call(note, prog.SysCapset, head, data)
 }
 
+// ambient raises what is asked for, once nothing is left that our caller had raised: capset keeps of it what stays permitted and inheritable.
 func (c process) ambient(s *capSets) {
 	c.Why("process.capabilities.ambient")
+	if s.permitted&s.inheritable&^s.ambient != 0 {
+		c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), prog.Imm(u.PR_CAP_AMBIENT_CLEAR_ALL, "CLEAR_ALL"), prog.Imm(0), prog.Imm(0), prog.Imm(0))
+	}
 	for nr := 0; nr <= c.in.Facts.LastCap; nr++ {
 		if s.ambient&(1<<nr) != 0 {
 			c.Call("", prog.SysPrctl, prog.Imm(u.PR_CAP_AMBIENT, "PR_CAP_AMBIENT"), prog.Imm(u.PR_CAP_AMBIENT_RAISE, "RAISE"), prog.Imm(int64(nr), CapName(nr)), prog.Imm(0), prog.Imm(0))

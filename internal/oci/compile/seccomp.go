@@ -74,7 +74,7 @@ func (c process) restrict(s *capSets) error {
 		if c.filter.Refuses("capset") {
 			return invalid("linux.seccomp", "refuses capset: allow it, or set process.noNewPrivileges; else CAP_SYS_ADMIN, which loading the filter needs, could not be given up")
 		}
-		if !c.staysRoot() || s.ambient != 0 { // else all that we have is in effect until then
+		if !c.staysRoot() || s.permitted&s.inheritable != 0 { // else all that we have is in effect until then, and nothing ambient stays
 			wide := *s
 			wide.effective |= 1 << capSysAdmin
 			wide.permitted |= 1 << capSysAdmin
