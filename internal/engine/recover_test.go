@@ -127,6 +127,28 @@ func TestShimIsStopped(t *testing.T) {
 	e.Docker("rm", "-f", "slow").OK()
 }
 
+// TestUnrecordedRun: that a container runs which goes with its run is not always written down. An engine that finds its shim slow leaves it
+// alone as any other; one that finds its shim gone too has it removed.
+func TestUnrecordedRun(t *testing.T) {
+	e := harness.Start(t)
+	e.Busybox()
+	id := e.Docker("run", "-d", "--rm", "--network", "host", "--name", "brief", bb, "sleep", "1000").OK()
+	shim := shimOf(t, id)
+	e.Kill()
+	syscall.Kill(shim, syscall.SIGSTOP)
+	defer syscall.Kill(shim, syscall.SIGCONT)
+	e.Run()
+	syscall.Kill(shim, syscall.SIGCONT)
+	want(t, e.Docker("inspect", "-f", "{{.State.Status}}", "brief").OK(), "^running$")
+	want(t, e.Docker("exec", "brief", "echo", "reached").OK(), "^reached$")
+
+	e.Kill()
+	syscall.Kill(shim, syscall.SIGKILL)
+	e.Run()
+	eventually(t, "brief is removed", func() bool { return e.Docker("inspect", "brief").Code != 0 })
+	want(t, e.Docker("ps", "-aq").OK(), "^$")
+}
+
 // TestLeftovers puts on disk what crashes at bad moments leave, and expects it gone.
 func TestLeftovers(t *testing.T) {
 	e := harness.Start(t)

@@ -96,7 +96,12 @@ func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 		s.readopt(u, shim, st)
 		return true
 	}
-	if errors.Is(err, context.DeadlineExceeded) && rec.State.Running {
+	if errors.Is(err, context.DeadlineExceeded) && (rec.State.Running || rec.HostConfig.AutoRemove) { // whose start is not always recorded
+		if !rec.State.Running {
+			rec = u.change()
+			rec.State.Running = true
+			u.rec.Store(rec)
+		}
 		s.Log.Warn("shim is slow to answer, its container counts as running", "container", u.id) // killing it would be wrong
 		s.follow(u, shim)
 		return true
@@ -131,6 +136,9 @@ func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 			s.Log.Error("network not released", "container", u.id, "err", err)
 		}
 		os.RemoveAll(s.runDir(u.id))
+		if !s.Degraded {
+			ender{s.core}.after(u) // or it ran, and its shim was lost with the last engine
+		}
 		return false
 	}
 	r := &run{shim: shim, ended: make(chan struct{})}
