@@ -192,6 +192,24 @@ func TestCgroupOfOthers(t *testing.T) {
 	}
 }
 
+// Another start has just made the cgroup above ours, and not filled its cpuset yet: nobody could join ours if it were made as it is.
+func TestCgroupBelowUnfilled(t *testing.T) {
+	b := newBox(t, "true")
+	above := b.spec.Linux.CgroupsPath
+	l, err := cgroup.Detect()
+	check(t, err)
+	b.spec.Linux.CgroupsPath += "/box"
+	dirs, err := plan.Dirs(l, b.spec.Linux.CgroupsPath)
+	check(t, err)
+	for _, d := range dirs {
+		top := filepath.Join(d.Mount, above)
+		check(t, os.MkdirAll(top, 0o755))
+		defer os.Remove(filepath.Dir(top))
+		defer os.Remove(top)
+	}
+	b.says("")
+}
+
 // Class G: a cgroup that was there before, somebody else's, has its settings after a container was made below it.
 func TestCgroupAboveIsOthers(t *testing.T) {
 	b := newBox(t, "true")

@@ -119,19 +119,35 @@ func (c cgroupLane) carryOut(steps []plan.Step, dirs []plan.Dir) error {
 }
 
 // tryLeaf makes a v1 hierarchy's folder at once where its parents exist, as they mostly do, and returns the label to bind behind the
-// steps that make them otherwise. On v2 parents also have controllers to pass on: it returns no label.
+// steps that make them otherwise. Those are needed too where another start has made a cpuset and not yet filled it (its memory comes
+// last). On v2 parents also have controllers to pass on: it returns no label.
 func (c cgroupLane) tryLeaf(dirs []plan.Dir, parent string) prog.Label {
 	for _, d := range dirs {
 		if !strings.HasPrefix(d.Path, parent+"/") || d.V2 {
 			continue
 		}
 		parents, made := c.Label(), c.Label()
+		if d.Has("cpuset") {
+			c.filled(path.Dir(d.Path)+"/cpuset.mems", parents)
+		}
 		c.Call("", prog.SysMkdirat, prog.Imm(u.AT_FDCWD), c.Str(d.Path), prog.Imm(0o755, "0755")).Else(parents, u.ENOENT, u.EEXIST).Undo(d.Path)
 		c.Jump(made)
 		c.Bind(parents)
 		return made
 	}
 	return 0
+}
+
+// filled goes on where a file exists and holds more than an empty line, else to the label.
+func (c cgroupLane) filled(file string, otherwise prog.Label) {
+	full, first := c.Label(), c.Bytes(make([]byte, 4), "&first")
+	fd, at := c.CallR("", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(file), prog.Imm(u.O_RDONLY|u.O_CLOEXEC, "O_RDONLY|O_CLOEXEC"))
+	at.Else(otherwise, u.ENOENT)
+	c.Call("", prog.SysRead, prog.R(fd), first, prog.Imm(4))
+	c.Call("", prog.SysClose, prog.R(fd))
+	c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{first, prog.Imm(0), prog.Imm('\n'), prog.Imm(0xff)}, Note: "still empty"}).Otherwise(full)
+	c.Jump(otherwise)
+	c.Bind(full)
 }
 
 // openCgroups opens what the child joins its cgroups by. Moving a process (cgroup.procs) takes a lock of the kernel's whose first holder
