@@ -198,7 +198,7 @@ func (s *Service) Tag(ctx context.Context, ref, target string) error {
 // Remove implements api.Images. Parents are not kept as images of their own, so noPrune has nothing to keep.
 func (s *Service) Remove(ctx context.Context, ref string, force, _ bool) ([]dimage.DeleteResponse, error) {
 	var labels map[string]string
-	id := ref
+	id := ""
 	if img, err := s.Store.Resolve(ref); err == nil { // an image whose files are damaged may go as well
 		labels, id = img.Config.Config.Labels, img.ID.String()
 	}
@@ -208,6 +208,9 @@ func (s *Service) Remove(ctx context.Context, ref string, force, _ bool) ([]dima
 	}
 	if err != nil {
 		return nil, err
+	}
+	if id == "" {
+		id = append(deleted, ref)[0]
 	}
 	out := []dimage.DeleteResponse{}
 	for _, t := range untagged {

@@ -49,6 +49,11 @@ func (s *Service) Layout(ctx context.Context, dir string, names []string) (out [
 	if err := v.begin(); err != nil {
 		return nil, fmt.Errorf("layout %s: %w", dir, err)
 	}
+	defer func() {
+		if err != nil {
+			v.drop()
+		}
+	}()
 	for n, i := range images {
 		if err := v.add(i, tags[n]); err != nil {
 			return nil, fmt.Errorf("layout %s: image %s: %w", dir, i.ID, err)
@@ -64,6 +69,7 @@ type view struct {
 	s     *Service
 	b     *image.Batch
 	dir   string
+	made  bool // dir did not exist
 	index ocispec.Index
 }
 
@@ -73,7 +79,8 @@ func (v *view) blob(d digest.Digest) string {
 
 // begin makes the folder, which must be new or an empty one.
 func (v *view) begin() error {
-	if err := os.Mkdir(v.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(v.dir, 0o700)
+	if v.made = err == nil; err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	if list, err := os.ReadDir(v.dir); err != nil {
@@ -96,6 +103,16 @@ func (v *view) write(name string, doc any) error {
 }
 
 func (v *view) end() error { return v.write(ocispec.ImageIndexFile, v.index) }
+
+// drop leaves the folder as it was: empty, or not there.
+func (v *view) drop() {
+	for _, name := range []string{ocispec.ImageBlobsDir, ocispec.ImageLayoutFile, ocispec.ImageIndexFile} {
+		os.RemoveAll(filepath.Join(v.dir, name))
+	}
+	if v.made {
+		os.Remove(v.dir)
+	}
+}
 
 // add describes an image by its uncompressed layers, each the tar that its digest names.
 func (v *view) add(i image.Image, tags []string) error {

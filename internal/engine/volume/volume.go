@@ -52,7 +52,7 @@ type record struct {
 	Owner string `json:",omitempty"`
 }
 
-// Open reads the records and removes folders that have none.
+// Open reads the records and removes folders that have none. A volume whose record is damaged is what its folder says.
 func Open(root string, db *meta.DB, bus *event.Bus) (*Service, error) {
 	if err := os.MkdirAll(root, 0o701); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
@@ -60,8 +60,12 @@ func Open(root string, db *meta.DB, bus *event.Bus) (*Service, error) {
 	s := &Service{root: root, db: db, events: bus, volumes: map[string]volume.Volume{}, holders: map[string]map[string]struct{}{}, owners: map[string]string{}}
 	err := db.Each(bucket, func(key string, raw []byte) error {
 		var r record
-		if err := meta.Decode(bucket, key, raw, &r); err != nil {
-			return err
+		if meta.Decode(bucket, key, raw, &r) != nil { // system check tells
+			v, ok := OfFolder(root, key)
+			if !ok {
+				return nil
+			}
+			r = record{Volume: v}
 		}
 		s.volumes[key] = r.Volume
 		if r.Owner != "" {
@@ -84,6 +88,17 @@ func Open(root string, db *meta.DB, bus *event.Bus) (*Service, error) {
 		}
 	}
 	return s, nil
+}
+
+// OfFolder describes a volume by its folder alone, without labels and owner; false where there is no such folder.
+func OfFolder(root, name string) (volume.Volume, bool) {
+	v := volume.Volume{Name: name, Driver: "local", Scope: "local", Mountpoint: filepath.Join(root, name, "_data")}
+	st, err := os.Stat(v.Mountpoint)
+	if err != nil || !st.IsDir() {
+		return v, false
+	}
+	v.CreatedAt = st.ModTime().Format(time.RFC3339)
+	return v, true
 }
 
 // Create implements api.Volumes. A volume that exists already with the same driver and options is returned as it is.

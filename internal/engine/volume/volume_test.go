@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -94,6 +95,33 @@ func TestRefusals(t *testing.T) {
 	}
 	if err := s.Remove(t.Context(), "none", true); err != nil {
 		t.Errorf("remove none by force: %v", err)
+	}
+}
+
+// TestDamagedRecord: one record that cannot be read neither keeps the engine from starting nor costs the volume its files.
+func TestDamagedRecord(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	s, db := open(t, dir)
+	v, err := s.Create(ctx, volume.CreateRequest{Name: "vol"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(v.Mountpoint, "file")
+	if err := errors.Join(os.WriteFile(file, []byte("kept"), 0o600), db.Put("volumes", "vol", "damaged"), db.Put("volumes", "lost", "damaged")); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+
+	s, db = open(t, dir)
+	defer db.Close()
+	if got, err := s.Inspect(ctx, "vol"); err != nil || got.Mountpoint != v.Mountpoint {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Inspect(ctx, "lost"); err == nil {
+		t.Error("a volume without a folder is there")
 	}
 }
 

@@ -140,13 +140,15 @@ func makeFolder(dest string, volume bool) error {
 
 // RemoveTree removes a folder with all in it, subvolumes named fs in it or in a folder of it at once.
 func RemoveTree(dir string) error {
-	for _, pattern := range []string{"", "*"} {
-		found, _ := filepath.Glob(filepath.Join(dir, pattern, fsDir))
-		for _, p := range found {
-			if btrfs.Is(p) {
-				if err := btrfs.Remove(p); err != nil {
-					return err
-				}
+	at := []string{filepath.Join(dir, fsDir)}
+	inside, _ := os.ReadDir(dir)
+	for _, e := range inside {
+		at = append(at, filepath.Join(dir, e.Name(), fsDir))
+	}
+	for _, p := range at {
+		if btrfs.Is(p) {
+			if err := btrfs.Remove(p); err != nil {
+				return err
 			}
 		}
 	}

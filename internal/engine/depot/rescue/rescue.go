@@ -15,11 +15,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/moby/moby/api/types/volume"
+	vol "github.com/moby/moby/api/types/volume"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/volume"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/store/image"
 	"github.com/dhow-containers/dhow/internal/store/meta"
@@ -127,7 +128,7 @@ func (d *Metadata) settle() error {
 	}
 	err = d.DB.Each("volumes", func(name string, raw []byte) error {
 		var v struct {
-			volume.Volume
+			vol.Volume
 			Owner string
 		}
 		if json.Unmarshal(raw, &v) != nil || v.Owner == "" || !lost(v.Owner) {
@@ -207,11 +208,9 @@ func (d *Metadata) volumesOnDisk() map[string][]byte {
 	out := map[string][]byte{}
 	list, _ := os.ReadDir(d.path("volumes"))
 	for _, e := range list {
-		v := volume.Volume{Name: e.Name(), Driver: "local", Scope: "local", Mountpoint: d.path("volumes", e.Name(), "_data")}
-		if st, err := os.Stat(v.Mountpoint); err != nil || !st.IsDir() {
+		v, ok := volume.OfFolder(d.path("volumes"), e.Name())
+		if !ok {
 			continue
-		} else {
-			v.CreatedAt = st.ModTime().Format(time.RFC3339)
 		}
 		if raw, err := json.Marshal(v); err == nil {
 			out[e.Name()] = raw

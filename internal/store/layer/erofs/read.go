@@ -74,8 +74,12 @@ func (d *decoder) inode(nid uint64) *tree.Inode {
 	switch i.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		if i.Size = size; layout == layoutChunk {
-			c := b[(body+7)&^7:]
-			i.Dev, i.Off = le.Uint16(c[2:])-1, int64(le.Uint32(c[4:]))*blockSize
+			for c := b[(body+7)&^7:]; size > 0; c, size = c[chunkSize:], size-int64(blockSize)<<(le.Uint16(b[16:])&31) {
+				if block := le.Uint32(c[4:]); block != noBlock { // before that are holes
+					i.Dev, i.Off = le.Uint16(c[2:])-1, int64(block)*blockSize
+					break
+				}
+			}
 		}
 	case unix.S_IFDIR:
 		i.Dir = &tree.Dir{Kids: map[string]*tree.Inode{}}
