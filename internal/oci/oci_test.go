@@ -37,6 +37,7 @@ type box struct {
 	host facts.Host
 	// noKeyring: no session keyring of its own
 	noKeyring bool
+	memory    string // of what counts (count)
 }
 
 const testConfig = `{"ociVersion":"1.3.0","root":{"path":"rootfs"},"hostname":"box",
