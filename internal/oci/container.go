@@ -36,6 +36,9 @@ type ExecOptions struct {
 	Cgroup map[string]string
 	// IgnorePaused enters a paused container: the process begins when it is resumed, and with it what waits for it.
 	IgnorePaused bool
+	// Wait, where set, returns once something can be read from line, or why the process shall not be waited for: it is killed then, before it
+	// has executed anything. It is for whoever enters a paused container.
+	Wait func(line int) error
 }
 
 // Load returns a container that another process created.
@@ -107,6 +110,9 @@ func (c *Container) releaseParked() error {
 		return fmt.Errorf("start container %s: open %s: %w", c.State.ID, ctlFile, err)
 	}
 	defer unix.Close(ctl)
+	if err := onlyStarter(c, ctl); err != nil { // until ctl is closed
+		return err
+	}
 	if _, err := unix.Write(ctl, []byte{1}); err != nil {
 		return fmt.Errorf("start container %s: %w", c.State.ID, err)
 	}
@@ -130,6 +136,18 @@ func (c *Container) releaseParked() error {
 		return hookError(l.Why, l.Note, failed)
 	}
 	return errdef.New(kindOf(errno), "start container %s: %s: %s: %v [instruction %d of the program]", c.State.ID, l.Why, l.Call, errno, index)
+}
+
+// onlyStarter makes this process the one that starts the container: two would share the report of what became of it, and both call the hooks.
+func onlyStarter(c *Container, ctl int) error {
+	err := unix.Flock(ctl, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		_, err = os.Lstat(filepath.Join(c.dir(), state.Parked))
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, os.ErrNotExist) {
+		return errdef.New(errdef.Conflict, "cannot start an already running container: %q", c.State.ID)
+	}
+	return err
 }
 
 // fifo is the reading end, opened without waiting for a writer, of a FIFO that has one.
@@ -269,11 +287,7 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	if !c.State.Alive() { // the pidfd was opened before this check: it is the container's or nobody's
 		return in, nil, errdef.New(errdef.Conflict, "cannot exec in a stopped container: %q", c.State.ID)
 	}
-	if o.Process.Capabilities == nil && s.Process != nil { // the container's
-		p := *o.Process
-		p.Capabilities = s.Process.Capabilities
-		o.Process = &p
-	}
+	o.Process = inherit(o.Process, s.Process)
 	f, err := o.Host.Read(c.State.Bundle, &bundle.Spec{Process: o.Process, Linux: &specs.Linux{MountLabel: s.Linux.MountLabel}})
 	if err != nil {
 		return in, nil, err
@@ -290,6 +304,27 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	}
 	return compile.ExecInput{ID: c.State.ID, Process: o.Process, Spec: s, Facts: f, Pidfd: int(init.Pidfd.Fd()), Pid: c.State.Pid, Namespaces: ns, Cgroups: dirs, Resctrl: c.State.Resctrl,
 		Keyring: keyringOf(&c.State)}, func() { init.Pidfd.Close() }, nil
+}
+
+// inherit fills in what a process leaves unsaid, as runc does: it is confined and limited as the container's own.
+func inherit(p, own *specs.Process) *specs.Process {
+	if own == nil {
+		return p
+	}
+	out := *p
+	if out.Capabilities == nil {
+		out.Capabilities = own.Capabilities
+	}
+	if out.ApparmorProfile == "" {
+		out.ApparmorProfile = own.ApparmorProfile
+	}
+	if out.SelinuxLabel == "" {
+		out.SelinuxLabel = own.SelinuxLabel
+	}
+	if len(out.Rlimits) == 0 {
+		out.Rlimits = own.Rlimits
+	}
+	return &out
 }
 
 // differing returns the clone flags of the namespaces that a process does not share with us.
@@ -381,6 +416,14 @@ func removeState(dir string) error {
 		return nil
 	}
 	return removeFolder(dir)
+}
+
+// Discard removes what a creation or removal that was cut off left of a container without a state. What is not there is no error.
+func Discard(root, id string) error {
+	if err := state.ValidID(id); err != nil {
+		return err
+	}
+	return removeFolder(filepath.Join(root, id))
 }
 
 // removeFolder removes a state folder and lets go of the mounts that it may hold.

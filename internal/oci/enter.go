@@ -25,7 +25,7 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 			return errdef.New(errdef.InvalidArgument, "process.terminal is set but nobody takes the terminal (console socket)")
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
-	}, Listener: listenerOf(&c.State, in.Spec, specs.StateRunning)}
+	}, Listener: listenerOf(&c.State, in.Spec, specs.StateRunning), Wait: o.Wait}
 	for again := false; ; again = true {
 		p, err := compile.Exec(in)
 		if err != nil {

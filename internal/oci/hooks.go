@@ -101,21 +101,30 @@ func (c *Container) hook(h prog.HookCall, pid int) error {
 		cmd.Env = []string{} // built from nothing, never ours
 	}
 	cmd.Dir = c.State.Bundle
+	if _, err := os.Stat(cmd.Dir); err != nil { // what poststop takes back is there without the bundle, too
+		cmd.Dir = "/"
+	}
 	cmd.Stdin = bytes.NewReader(in)
-	var out bytes.Buffer
+	var out beginning
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // that one ended well, and left somebody behind who may still print
-		text := strings.TrimSpace(out.String())
-		if len(text) > maxHookOutput {
-			text = text[:maxHookOutput]
-		}
+		text := strings.TrimSpace(string(out))
 		if ctx.Err() != nil {
 			return fmt.Errorf("hook %s: still running after %d s, killed", h.Path, h.Timeout)
 		}
 		return fmt.Errorf("hook %s: %w: %q", h.Path, err, text)
 	}
 	return nil
+}
+
+// beginning keeps the first of what is written to it.
+type beginning []byte
+
+// Write takes all.
+func (b *beginning) Write(p []byte) (int, error) {
+	*b = append(*b, p[:min(len(p), maxHookOutput-len(*b))]...)
+	return len(p), nil
 }
 
 // poststart runs the hooks that follow the execution of the program; the container runs whatever they answer.

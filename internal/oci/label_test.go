@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/probe"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
@@ -91,6 +93,14 @@ func TestAppArmorProfile(t *testing.T) {
 	wait(t, proc)
 	if got := <-w.done; !strings.HasPrefix(got, name+" (enforce)\n") || !strings.HasSuffix(got, "refused\n") {
 		t.Errorf("exec: %q", got)
+	}
+	out2 := newOutput(t) // one that names no profile is confined all the same
+	proc, err = c.Exec(ExecOptions{Process: &specs.Process{Args: []string{"cat", "/proc/self/attr/current"}, Cwd: "/", Env: p.Env}, Stdio: [3]*os.File{nil, out2.w, out2.w}})
+	check(t, err)
+	out2.w.Close()
+	wait(t, proc)
+	if got := <-out2.done; got != name+" (enforce)\n" {
+		t.Errorf("exec without a profile of its own runs as %q", got)
 	}
 	p.ApparmorProfile = "dhow-test-no-such-profile"
 	if _, err := c.Exec(ExecOptions{Process: &p}); err == nil || !strings.Contains(err.Error(), "apparmor_parser") {

@@ -99,12 +99,14 @@ func needCgroups(s *state.State, what string) error {
 func mapIDs(h prog.HookCall, pid int) error {
 	cmd := exec.Command(h.Path, append([]string{strconv.Itoa(pid)}, h.Args...)...)
 	cmd.Env = []string{}
-	out, err := cmd.CombinedOutput()
+	var out beginning
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
 	if err == nil {
 		return nil
 	}
 	var exit *exec.ExitError
-	if text := strings.TrimSpace(string(out[:min(len(out), maxHookOutput)])); errors.As(err, &exit) && text != "" {
+	if text := strings.TrimSpace(string(out)); errors.As(err, &exit) && text != "" {
 		return errdef.New(errdef.Forbidden, "%s (are these IDs yours in /etc/subuid and /etc/subgid?)", text)
 	}
 	return fmt.Errorf("%s: %w", h.Path, err)

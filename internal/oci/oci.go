@@ -43,7 +43,7 @@ type CreateOptions struct {
 	Stdio [3]*os.File
 	// Console receives the master side of the terminal when Spec.Process.Terminal is set, and owns it.
 	Console func(master *os.File) error
-	// PreserveFDs passes the descriptors 3 .. 3+n-1 of this process on.
+	// PreserveFDs passes the descriptors 3 .. 3+n-1 of this process on. In this process they close on exec from then on.
 	PreserveFDs int
 	// Host gives the host's facts; nil reads them.
 	Host facts.Host
@@ -65,6 +65,9 @@ type CreateOptions struct {
 	// Notify gives the container a folder for a service manager's socket, State.Notify, and NOTIFY_SOCKET in its environment.
 	Notify bool
 }
+
+// firstPreserved is the first of the descriptors that are passed on.
+const firstPreserved = 3
 
 // Process is a child of this process: the init or an exec.
 type Process struct {
@@ -285,6 +288,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string, where *
 		}
 		return o.Console(os.NewFile(uintptr(fd), "console"))
 	}, Listener: listenerOf(&c.State, o.Spec, specs.StateCreating), Meanwhile: func() { // it takes as long as the child needs for a good part of the program
+		if o.PreserveFDs > 0 { // the child has its own: hooks, and whoever else we execute, get none
+			unix.CloseRange(firstPreserved, uint(firstPreserved+o.PreserveFDs-1), unix.CLOSE_RANGE_CLOEXEC)
+		}
 		storeErr = state.Write(dir, state.Program, c.program.Bytes())
 		if storeErr == nil && o.Config != nil {
 			storeErr = state.Write(dir, bundle.ConfigFile, o.Config)

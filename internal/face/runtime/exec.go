@@ -85,19 +85,26 @@ func (a *app) exec(fs *flag.FlagSet, argv []string) (int, error) {
 		return execFailed, err
 	}
 	var s supervisor
-	if f.detach {
-		o.Console = consoleTo(f.consoleSocket)
-	} else {
+	if !f.detach || f.ignorePaused {
 		if err := s.begin(o.Process.Terminal, false); err != nil {
 			return execFailed, err
 		}
 		o.Console = s.console()
+	}
+	if f.detach {
+		o.Console = consoleTo(f.consoleSocket)
+	}
+	if f.ignorePaused {
+		o.Wait = s.awaits
 	}
 	if o.Trace, err = a.trace.open(a.stderr); err != nil {
 		return execFailed, err
 	}
 	o.Warn = a.warning
 	p, err := c.Exec(o)
+	if sig := interrupted(0); errors.As(err, &sig) {
+		return 128 + int(sig), err
+	}
 	if err != nil {
 		return execFailed, startError(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/oci"
-	"github.com/dhow-containers/dhow/internal/oci/state"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
@@ -234,8 +233,8 @@ func (a *app) delete(fs *flag.FlagSet, argv []string) (int, error) {
 	if err == nil {
 		return 0, c.Delete(force)
 	}
-	if errdef.Is(err, errdef.NotFound) && state.ValidID(args[0]) == nil {
-		if rmErr := os.RemoveAll(filepath.Join(a.root, args[0])); rmErr != nil { // a state folder without a state: creation was cut off
+	if errdef.Is(err, errdef.NotFound) {
+		if rmErr := oci.Discard(a.root, args[0]); rmErr != nil {
 			return 1, rmErr
 		}
 		if force {

@@ -73,6 +73,31 @@ func (s *supervisor) wait(p *oci.Process) int {
 	return code
 }
 
+// interrupted is the signal that ended the waiting for a process to begin.
+type interrupted syscall.Signal
+
+// Error tells which it was.
+func (i interrupted) Error() string {
+	return unix.SignalName(syscall.Signal(i)) + " came before the container was resumed; nothing was executed"
+}
+
+// awaits returns when something can be read from line, or with the signal that would end the process if there were one.
+func (s *supervisor) awaits(line int) error {
+	fds := []unix.PollFd{{Fd: int32(line), Events: unix.POLLIN}, {Fd: int32(s.arrived), Events: unix.POLLIN}}
+	for fds[0].Revents == 0 {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return err
+		}
+		for _, sig := range signals.Read(s.arrived) {
+			switch sig {
+			case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT:
+				return interrupted(sig)
+			}
+		}
+	}
+	return nil
+}
+
 // reap takes the statuses of dead children, without waiting where wait is false; it returns the process's exit code once that has ended.
 func reap(pid int, wait bool) (code int, ended bool) {
 	which, options := pid, 0

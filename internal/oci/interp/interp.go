@@ -26,6 +26,9 @@ type Env struct {
 	Listener func(socket, fd, pid int) error
 	// Meanwhile is run once the child exists, before anybody waits for it.
 	Meanwhile func()
+	// Wait, where set, returns when there is something to read from the descriptor by which the child reports, or why nobody waits any
+	// longer: the child is killed then, and not waited for, as one that is frozen dies only when it is thawed.
+	Wait func(line int) error
 	// Trace has the time of every instruction taken, which Times then tells.
 	Trace bool
 	// NetDevice moves a network device of ours into a network namespace, under another name unless as is empty.
@@ -77,6 +80,8 @@ type Running struct {
 	parked bool
 	// stopped is the host-lane instruction that failed: it and those behind it did nothing.
 	stopped int
+	// given tells that Env.Wait has given up.
+	given bool
 }
 
 // Run executes the program up to its Park, or to execve where it has none. After an error everything the program's processes
@@ -154,6 +159,12 @@ func (r *Running) Forget() {
 // follow reads the child's reports and serves its barriers until it parks or has called execve (the line's end).
 func (r *Running) follow() error {
 	for {
+		if r.env.Wait != nil {
+			if err := r.env.Wait(r.line); err != nil {
+				r.given = true
+				return &StepError{Index: -1, Err: err}
+			}
+		}
 		kind, index, value, ok := readMessage(r.line)
 		if !ok {
 			if !r.parked && r.m.parks {
@@ -198,12 +209,12 @@ func (r *Running) abandon() {
 	r.Forget()
 	if r.first > 0 { // once it is gone it forks no more
 		syscall.Kill(r.first, syscall.SIGKILL)
-		reap(r.first)
+		end(r, r.first)
 		learn(r)
 	}
 	if r.Pid > 0 && r.Pid != r.first {
 		syscall.Kill(r.Pid, syscall.SIGKILL)
-		reap(r.Pid)
+		end(r, r.Pid)
 	}
 	r.first = 0
 }
@@ -221,6 +232,15 @@ func (r *Running) reapFirst() {
 		reap(r.first)
 		r.first = 0
 	}
+}
+
+// end waits for the end of a process that was killed, unless it may be frozen: then it becomes the child of whoever adopts orphans here.
+func end(r *Running, pid int) {
+	if r.given {
+		syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		return
+	}
+	reap(pid)
 }
 
 func reap(pid int) {
