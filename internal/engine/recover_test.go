@@ -141,6 +141,7 @@ func TestUnrecordedRun(t *testing.T) {
 	syscall.Kill(shim, syscall.SIGCONT)
 	want(t, e.Docker("inspect", "-f", "{{.State.Status}}", "brief").OK(), "^running$")
 	want(t, e.Docker("exec", "brief", "echo", "reached").OK(), "^reached$")
+	eventually(t, "its process is known", func() bool { return e.Docker("inspect", "-f", "{{.State.Pid}}", "brief").OK() != "0" })
 
 	e.Kill()
 	syscall.Kill(shim, syscall.SIGKILL)

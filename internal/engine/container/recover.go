@@ -104,6 +104,7 @@ func (s *Recovery) adopt(ctx context.Context, u *unit) bool {
 		}
 		s.Log.Warn("shim is slow to answer, its container counts as running", "container", u.id) // killing it would be wrong
 		s.follow(u, shim)
+		go s.catchUp(u, shim) // ends with the shim's answer, or the engine
 		return true
 	}
 	_, statErr := os.Stat(s.runDir(u.id))
@@ -162,7 +163,26 @@ func (s *Recovery) finishAtBoot(u *unit, r *run, exit wire.Exit) {
 	u.mu.Unlock()
 }
 
+// catchUp records what a shim says that was slow to answer.
+func (s *Recovery) catchUp(u *unit, shim *keeper.Shim) {
+	st, err := shim.State(s.ctx)
+	if err != nil || st.Status != "running" && st.Status != "paused" || u.lock(s.ctx) != nil {
+		return // whoever follows the run hears of its end
+	}
+	defer u.unlock()
+	if running(u) {
+		s.remember(u, shim, st)
+	}
+}
+
 func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
+	s.remember(u, shim, st)
+	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
+	s.follow(u, shim)
+}
+
+// remember records what a shim says of its container.
+func (s *Recovery) remember(u *unit, shim *keeper.Shim, st *wire.State) {
 	s.thaw(u, shim, st)
 	rec := u.change()
 	if !rec.State.Running || rec.State.Pid != st.Pid || rec.State.Paused != (st.Status == "paused") {
@@ -173,8 +193,6 @@ func (s *Recovery) readopt(u *unit, shim *keeper.Shim, st *wire.State) {
 		rec.State.ExitCode, rec.State.Error = 0, ""
 		s.note(u, rec)
 	}
-	s.Log.Info("container adopted", "container", u.id, "pid", st.Pid)
-	s.follow(u, shim)
 }
 
 // thaw ends a freeze that the last engine meant to last for a moment.
