@@ -81,7 +81,7 @@ func Alive(ctx context.Context, socket string) bool {
 // Gone returns nil once the shim is no more: it has deleted its container and left. The engine waits for it before it uses
 // the same run folder or removes the container's.
 func Gone(ctx context.Context, socket string) error {
-	for {
+	for pause := time.Duration(0); ; pause = min(2*pause+time.Millisecond, 50*time.Millisecond) {
 		c, err := dial(ctx, socket)
 		if errdef.Is(err, errdef.Unavailable) {
 			return nil
@@ -96,8 +96,10 @@ func Gone(ctx context.Context, socket string) error {
 			stop()
 		}
 		c.Close()
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("wait for the end of the shim at %s: %w", socket, err)
+		select { // one that has no place for us ends the connection at once
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of the shim at %s: %w", socket, ctx.Err())
+		case <-time.After(pause):
 		}
 	}
 }

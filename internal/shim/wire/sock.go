@@ -128,9 +128,13 @@ func through(dir string) (*os.File, string, error) {
 
 // Listen makes the socket path (mode 0600). A dead socket of an earlier shim is replaced; a live one is errdef.Conflict.
 func Listen(path string) (*Listener, error) {
-	c, err := dial(context.Background(), path)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, err := dial(ctx, path)
 	if err == nil {
 		c.Close()
+	}
+	if err == nil || errors.Is(err, context.DeadlineExceeded) { // it does not accept: it may be stopped, and many wait for it
 		return nil, errdef.New(errdef.Conflict, "listen on %s: another shim answers there", path)
 	}
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {

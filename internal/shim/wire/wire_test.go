@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,4 +221,46 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("obeyed half a line: %q", b)
 		}
 	})
+}
+
+// A shim that is stopped, with all the places taken where callers wait for it, is not taken for a dead one, and nobody waits for ever.
+func TestListenBesideStoppedShim(t *testing.T) {
+	path := SocketPath(t.TempDir())
+	l, err := Listen(path) // and never accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	for n := 0; ; n++ {
+		c, err := dial(ctx, path)
+		if errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if err != nil || n > 1000 {
+			t.Fatalf("connection %d: %v", n, err)
+		}
+		defer c.Close()
+	}
+	if _, err := Listen(path); !errdef.Is(err, errdef.Conflict) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("its socket is gone: %v", err)
+	}
+}
+
+// A shim that has no place for us ends the connection at once; waiting for its end then is no race against it.
+func TestGoneIsPatient(t *testing.T) {
+	var calls atomic.Int32
+	sock := listen(t, func(*Conn, *Request) { calls.Add(1) })
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if err := Gone(ctx, sock); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if n := calls.Load(); n > 30 {
+		t.Errorf("it was asked %d times in 300 ms", n)
+	}
 }
