@@ -63,6 +63,8 @@ type Images interface {
 type Snapshots interface {
 	Prepare(ctx context.Context, id string, layers []digest.Digest) (bundle.Rootfs, error)
 	Rootfs(id string) (bundle.Rootfs, error)
+	// Open is Rootfs for a start, which must be over when the file, nil at times, is closed.
+	Open(id string) (bundle.Rootfs, *os.File, error)
 	Mount(id string, readonly bool) (*os.File, error)
 	Usage(id string) (int64, error)
 	Remove(ctx context.Context, id string) error

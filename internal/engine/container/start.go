@@ -104,7 +104,9 @@ type launch struct {
 	u    *unit
 	rec  *api.Container
 	conn *Connection
-	undo []func(context.Context)
+	// layers holds what rootfs.json names by this process's descriptor.
+	layers *os.File
+	undo   []func(context.Context)
 }
 
 func (l *launch) do(ctx context.Context) (err error) {
@@ -120,6 +122,7 @@ func (l *launch) do(ctx context.Context) (err error) {
 		if l.conn != nil && l.conn.Netns != nil {
 			l.conn.Netns.Close()
 		}
+		l.layers.Close()
 	}()
 	dir := l.c.runDir(l.rec.ID)
 	if err := os.RemoveAll(dir); err != nil {
@@ -175,10 +178,11 @@ func (l *launch) bundle(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	rootfs, err := l.c.Snapshots.Rootfs(l.rec.ID)
+	rootfs, layers, err := l.c.Snapshots.Open(l.rec.ID)
 	if err != nil {
 		return err
 	}
+	l.layers = layers
 	if err := bundle.Save(dir, out.Spec, &rootfs); err != nil {
 		return err
 	}

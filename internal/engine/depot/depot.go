@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -211,6 +212,9 @@ func (d *Depot) Close() error {
 	if d.DB == nil {
 		return nil
 	}
+	if d.layers != nil {
+		d.layers.Close()
+	}
 	return errors.Join(d.records.Backup(), d.DB.Close())
 }
 
@@ -223,6 +227,11 @@ type Snapshots struct{ *snapshot.Store }
 // Rootfs returns the mounts of a snapshot.
 func (s Snapshots) Rootfs(id string) (bundle.Rootfs, error) {
 	return s.Store.Rootfs(context.Background(), id)
+}
+
+// Open returns them for a start.
+func (s Snapshots) Open(id string) (bundle.Rootfs, *os.File, error) {
+	return s.Store.Open(context.Background(), id)
 }
 
 // Prepare makes a snapshot.

@@ -180,7 +180,7 @@ func (c rooter) fromLoops() {
 	}
 	c.Why("rootfs.json")
 	for i, l := range c.in.Rootfs.Lower {
-		if l.Type != "erofs" || !l.Loop {
+		if l.Type != "erofs" || !l.Loop || c.shares(l) {
 			continue
 		}
 		var devices []prog.Arg // which hold the path once the device is there
@@ -206,8 +206,15 @@ func (c rooter) fromLoops() {
 	}
 }
 
+// shares tells whether the layer is mounted already.
+func (c rooter) shares(l bundle.Layer) bool { return l.Mounted != "" && c.in.Facts.atLeast(6, 15) }
+
 func (c rooter) layer(i int, l bundle.Layer) (prog.Reg, error) {
 	note := "layer " + strconv.Itoa(i)
+	if c.shares(l) {
+		fd, _ := c.CallR(note+", mounted already", prog.SysOpenat, prog.Imm(u.AT_FDCWD), c.Str(l.Mounted), prog.Imm(pathFlags, pathText))
+		return fd, nil
+	}
 	switch l.Type {
 	case "dir":
 		fd, _ := c.openTree(note, 0, l.Source, false)

@@ -266,6 +266,8 @@ func (r reader) layer(l *Layer) {
 			l.Devices = r.Strings()
 		case "loop":
 			l.Loop = r.Bool()
+		case "mounted":
+			l.Mounted = r.String()
 		case "direct":
 			l.Direct = r.Bool()
 		default:

@@ -1,8 +1,8 @@
 // Package layer owns the layers of images: the tar that each diff ID names, its tree, and the forms in which a kernel mounts it.
 //
 // It promises that a layer is there whole and verified or not at all, that no path, link or attribute in a tar acts outside of the
-// layer, and that every form shows the same tree. It must never mount anything (Open's probe makes one detached mount) and
-// never decide whether a layer is still needed.
+// layer, and that every form shows the same tree. It must never attach a mount anywhere (Share and Open's probe make
+// detached ones), and never decide whether a layer is still needed.
 //
 // On disk (docs/formats/layer.md): sha256/HEX/{layer.tar,tree.bin,info.json} with index.erofs or fs/, merged/HEX/{info.json,...}, tmp/.
 package layer
@@ -38,6 +38,7 @@ type Store struct {
 	limits tarindex.Limits
 
 	flights flights
+	shared  shared
 	mu      sync.Mutex
 	staged  map[string]struct{} // names under tmp/ in use by this process
 }

@@ -209,6 +209,7 @@ func (s *Store) RemoveMerged(id digest.Digest) error {
 	if err := check(id); err != nil {
 		return err
 	}
+	s.shared.drop(id)
 	for _, form := range Forms() {
 		err := s.discard(filepath.Join(s.dir, mergedDir, id.Encoded()+"."+form), "merged layers "+id.String())
 		if err != nil && !errdef.Is(err, errdef.NotFound) {

@@ -20,10 +20,11 @@ import (
 // file is closed. It is for snapshots that no container has mounted; with readonly it does no harm beside one, but a running
 // container's changes may not show. What is inside is nosuid and nodev.
 func (s *Store) Mount(id string, readonly bool) (*os.File, error) {
-	r, err := s.Rootfs(context.Background(), id)
+	r, layers, err := s.Open(context.Background(), id)
 	if err != nil {
 		return nil, err
 	}
+	defer layers.Close() // of a nil file it is an error without effect
 	if r.Folder != "" {
 		m, err := folder(r.Folder, readonly)
 		if err != nil {
@@ -117,14 +118,19 @@ func overlay(a int, params []mount.Param) (*os.File, error) {
 }
 
 func open(l bundle.Layer) (*os.File, error) {
-	if l.Type == layer.FormErofs {
+	switch {
+	case l.Mounted != "":
+		return openAs(l.Mounted, 0)
+	case l.Type == layer.FormErofs:
 		return layer.MountErofs(l.Source, l.Devices, l.Loop)
 	}
 	return openDir(l.Source)
 }
 
-func openDir(path string) (*os.File, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func openDir(path string) (*os.File, error) { return openAs(path, unix.O_NOFOLLOW) }
+
+func openAs(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|flags, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -205,6 +211,7 @@ func classic(at string, attrs int, data string) (*os.File, error) {
 }
 
 func attachLayer(l bundle.Layer, path string) error {
+	l.Mounted = "" // what is shared can be attached nowhere
 	m, err := open(l)
 	if err != nil {
 		return err

@@ -234,6 +234,24 @@ func (s *Store) Rootfs(ctx context.Context, id string) (bundle.Rootfs, error) {
 	return s.rootfs(id, rec, m), nil
 }
 
+// Open returns the mounts of a snapshot over a mount of its layers that all snapshots of the chain have in common, where there may be one. They are
+// good until the file, which may be nil, is closed.
+func (s *Store) Open(ctx context.Context, id string) (bundle.Rootfs, *os.File, error) {
+	rec, err := s.record(id)
+	if err != nil || rec.Flat {
+		return s.rootfs(id, rec, layer.Merged{}), nil, err
+	}
+	m, err := s.layers.Merge(ctx, rec.Chain)
+	if err != nil {
+		return bundle.Rootfs{}, nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	f, err := m.Share()
+	if err != nil {
+		return bundle.Rootfs{}, nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	return s.rootfs(id, rec, m), f, nil
+}
+
 // Remove removes a snapshot. Its name is free at once, its space when Remove returns. An absent one is NotFound.
 func (s *Store) Remove(ctx context.Context, id string) error {
 	if err := check(id); err != nil {

@@ -67,6 +67,7 @@ func TestNothingLeaks(t *testing.T) {
 			}
 			m.Close()
 		}
+		w.layers.Close()
 		var after string
 		for range 100 { // loop devices and namespaces are freed a moment later
 			if after = traces(t, w.dir); after == before {

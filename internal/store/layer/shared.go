@@ -1,0 +1,105 @@
+package layer
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/linux/probe"
+)
+
+// shared are the EROFS mounts that all containers of an image have in common: what one of them has read, the next finds in memory, and
+// programs and libraries that many run are there once. A mount goes with what Merge made of its chain, with the store, and with the process;
+// containers that use it keep it.
+type shared struct {
+	once    sync.Once
+	works   bool // overlayfs takes a mount that is attached nowhere, and takes it again
+	mu      sync.Mutex
+	held    map[digest.Digest]*held // by chain ID
+	closing sync.WaitGroup
+}
+
+// held is one of the mounts.
+type held struct {
+	root *os.File
+	of   []inode // the files below it
+}
+
+type inode struct{ dev, ino uint64 }
+
+// Share returns the root of the mount that all users of m have in common, made if need be, and closed by the caller; nil where there is none:
+// for folders, and before Linux 6.15. Lower then names this descriptor, and is good for as long as it is open.
+func (m *Merged) Share() (*os.File, error) {
+	if m.Index == "" {
+		return nil, nil
+	}
+	s := &m.store.shared
+	if s.once.Do(func() { s.works = probe.Has(probe.OverlayDetached) }); !s.works {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of, err := inodes(append(m.Devices[:len(m.Devices):len(m.Devices)], m.Index))
+	if err != nil {
+		return nil, fmt.Errorf("merged layers %s: %w", m.ChainID, err)
+	}
+	h := s.held[m.ChainID]
+	if h == nil || !slices.Equal(h.of, of) { // a repair puts other files in their places
+		s.dropLocked(m.ChainID)
+		root, err := MountErofs(m.Index, m.Devices, m.Lower[0].Loop)
+		if err != nil {
+			return nil, err
+		}
+		if s.held == nil {
+			s.held = map[digest.Digest]*held{}
+		}
+		h = &held{root, of}
+		s.held[m.ChainID] = h
+	}
+	fd, err := unix.FcntlInt(h.root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("merged layers %s: F_DUPFD_CLOEXEC: %w", m.ChainID, err)
+	}
+	m.Lower[0].Mounted = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	return os.NewFile(uintptr(fd), m.Index), nil
+}
+
+func inodes(paths []string) ([]inode, error) {
+	of := make([]inode, len(paths))
+	for i, p := range paths {
+		var st unix.Stat_t
+		if err := unix.Stat(p, &st); err != nil {
+			return nil, &os.PathError{Op: "stat", Path: p, Err: err}
+		}
+		of[i] = inode{st.Dev, st.Ino}
+	}
+	return of, nil
+}
+
+// drop lets a mount go. Nobody waits for it: where it was the last, the kernel forgets all that has been read by it.
+func (s *shared) drop(chain digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropLocked(chain)
+}
+
+func (s *shared) dropLocked(chain digest.Digest) {
+	if h := s.held[chain]; h != nil {
+		delete(s.held, chain)
+		s.closing.Go(func() { h.root.Close() })
+	}
+}
+
+// Close lets the shared mounts go. Containers that use them keep them.
+func (s *Store) Close() {
+	s.shared.mu.Lock()
+	for chain := range s.shared.held {
+		s.shared.dropLocked(chain)
+	}
+	s.shared.mu.Unlock()
+	s.shared.closing.Wait()
+}
