@@ -49,7 +49,7 @@ type Engine struct {
 	API        api.Engine
 	ID         string
 	depot      *depot.Depot
-	net        *engnet.Plumbing
+	nets       *engnet.Service
 	containers *container.Service
 	log        *slog.Logger
 	tidy       func()                // removes the cgroup above all containers when there are none
@@ -82,9 +82,6 @@ func Open(ctx context.Context, c Config) (_ *Engine, err error) {
 	if c.CgroupParent == "" {
 		c.CgroupParent = "/dhow/" + e.ID[:12]
 	}
-	if e.net, err = engnet.OpenPlumbing(engnet.PlumbingConfig{Records: e.depot.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge}); err != nil {
-		return nil, err
-	}
 	if err := e.assemble(c); err != nil {
 		return nil, err
 	}
@@ -106,8 +103,12 @@ func (e *Engine) assemble(c Config) error {
 	host.CgroupParent = c.CgroupParent
 	e.tidy = func() { tree.RemoveEmpty(c.CgroupParent) }
 	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded}
-	nets := &engnet.Service{Net: e.net, Events: bus}
-	why := &explainer.Service{Net: e.net, RunRoot: c.RunRoot, Table: c.Table}
+	nets, err := engnet.Open(engnet.Config{Records: st.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge, Events: bus})
+	if err != nil {
+		return err
+	}
+	e.nets = nets
+	why := &explainer.Service{Net: nets.Net, RunRoot: c.RunRoot, Table: c.Table}
 	e.containers = container.New(container.Config{
 		Degraded: st.Degraded() != "", DataRoot: c.DataRoot, RunRoot: c.RunRoot, Shim: c.Shim, Storage: st.Driver, DB: st.DB, Events: bus, Images: images,
 		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, LoadProfile: machine.LoadProfile(), Log: c.Log, Explain: why.Explain,
@@ -143,13 +144,13 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover: %w", err)
 	}
-	var boxes []engnet.Live
+	pids := map[string]int{}
 	for _, l := range live {
 		if rec, err := e.containers.Record(l); err == nil {
-			boxes = append(boxes, engnet.Live{ID: l, Pid: rec.State.Pid})
+			pids[l] = rec.State.Pid
 		}
 	}
-	if err := e.net.Reconcile(ctx, boxes); err != nil {
+	if err := e.nets.Reconcile(ctx, pids); err != nil {
 		// What could be put right has been; a container that ended just now is among the likely reasons.
 		e.log.Error("networks not all in order", "err", err)
 	}
@@ -181,8 +182,8 @@ func (e *Engine) Close() error {
 		e.containers.Close()
 	}
 	e.boot.Wait()
-	if e.net != nil {
-		e.net.Close()
+	if e.nets != nil {
+		e.nets.Close()
 	}
 	if e.tidy != nil {
 		e.tidy()

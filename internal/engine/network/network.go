@@ -7,6 +7,7 @@ package network
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +24,14 @@ import (
 	"github.com/dhow-containers/dhow/internal/network"
 )
 
+// Config says where networks are kept and what they are called on the host; "" are the network package's names.
+type Config struct {
+	Records       network.Records
+	Log           *slog.Logger
+	Table, Bridge string
+	Events        *event.Bus
+}
+
 // Service implements api.Networks and container.Network.
 type Service struct {
 	Net    *network.Service
@@ -30,6 +39,27 @@ type Service struct {
 	// Find returns the record of a container by name or ID.
 	Find func(ref string) (*api.Container, error)
 }
+
+// Open opens the networks of an engine. Find is set before the first call.
+func Open(c Config) (*Service, error) {
+	n, err := network.Open(network.Config{Records: c.Records, Log: c.Log, Table: c.Table, Bridge: c.Bridge})
+	if err != nil {
+		return nil, err
+	}
+	return &Service{Net: n, Events: c.Events}, nil
+}
+
+// Reconcile puts the kernel right for the containers that live, by ID, each with a process that is in its namespace.
+func (s *Service) Reconcile(ctx context.Context, live map[string]int) error {
+	var boxes []network.LiveContainer
+	for id, pid := range live {
+		boxes = append(boxes, network.LiveContainer{ID: id, Pid: pid})
+	}
+	return s.Net.Reconcile(ctx, boxes)
+}
+
+// Close lets the networks go; containers keep theirs.
+func (s *Service) Close() { s.Net.Close() }
 
 // Check implements container.Network.
 func (s *Service) Check(c *api.Container) error {
