@@ -52,6 +52,7 @@ func TestTooLarge(t *testing.T) {
 	first := registry.Tar(t, registry.Text("small", noise(1<<20)))
 	img := registry.Build(t, registry.Spec{Compress: "none", Tars: [][]byte{first, big}})
 	w.reg.Serve("big:1", img)
+	w.reg.Serve("swells:1", registry.Build(t, registry.Spec{Tars: [][]byte{registry.Tar(t, registry.Text("f", noise(4<<20)+strings.Repeat("swell", 20<<20)))}}))
 	dir := t.TempDir()
 	archive, plain := filepath.Join(dir, "archive"), filepath.Join(dir, "plain")
 	for p, b := range map[string][]byte{archive: registry.Tar(t, registry.Archive(t, img, "big:1")...), plain: big} {
@@ -62,7 +63,7 @@ func TestTooLarge(t *testing.T) {
 	w.Dhow("run", "--name", "grown", bb, "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=32").OK() // its commit does not fit
 	before, _ := d.free(t)
 	for _, c := range [][]string{
-		{"pull", "127.0.0.1:5000/big:1"}, {"load", "-i", archive}, {"import", plain, "big:1"}, {"commit", "grown", "big:1"},
+		{"pull", "127.0.0.1:5000/big:1"}, {"pull", "127.0.0.1:5000/swells:1"}, {"load", "-i", archive}, {"import", plain, "big:1"}, {"commit", "grown", "big:1"},
 		{"run", "--rm", bb, "dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=200"}, {"cp", plain, "before:/big"}, {"run", "--rm", "127.0.0.1:5000/big:1", "x"},
 	} {
 		t.Run(c[0], func(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 
 var operations = []operation{
 	{name: "pull", do: "pull -q " + sampleRef, there: sampleRef},
+	{name: "large", do: "pull -q " + largeRef, there: largeRef},
 	{name: "push", before: []string{"tag " + bb + " " + pushed}, do: "push -q " + pushed, there: pushed},
 	{name: "load", do: "load -q -i FILE", there: sampleRef},
 	{name: "import", do: "import PLAIN imported:1", there: "imported:1"},
@@ -123,6 +124,9 @@ func (w *world) done(t *testing.T, o operation, clean []string) {
 	}
 	if o.name == "prune" && !slices.Equal(w.stored(t), clean) {
 		t.Errorf("all was pruned, and there is still\n%s\nin place of\n%s", strings.Join(w.stored(t), "\n"), strings.Join(clean, "\n"))
+	}
+	if left := w.begun(t); len(left) > 0 {
+		t.Errorf("nothing is under way, and there are beginnings of blobs: %v", left)
 	}
 	if o.there != "" && o.name != "push" && o.name != "tag" {
 		w.Dhow("rm", w.Dhow("create", o.there, "x").OK()).OK() // its layers can be laid over each other

@@ -16,6 +16,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/tripwire"
 	"github.com/dhow-containers/dhow/internal/store/content"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/partial"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
@@ -59,6 +60,7 @@ func start(t *testing.T, flags ...string) *world {
 	w.Dhow("pull", "-q", bb).OK()
 	w.want = sample(t)
 	w.reg.Serve("sample:1", w.want)
+	w.reg.Serve("large:1", large(t))
 	dir := t.TempDir()
 	w.file, w.plain = filepath.Join(dir, "image.tar"), filepath.Join(dir, "plain.tar")
 	w.Dhow("pull", "-q", sampleRef).OK()
@@ -77,6 +79,17 @@ func sample(t *testing.T) *registry.Image {
 	var tars [][]byte
 	for i := range 3 {
 		tars = append(tars, registry.Tar(t, registry.Dir("d"), registry.Text(fmt.Sprint("d/", i), noise(150_000+i))))
+	}
+	return registry.Build(t, registry.Spec{Tars: tars})
+}
+
+const largeRef = harness.RegistryAddr + "/large:1"
+
+// large is an image of two layers whose blobs are large enough for their beginnings to be kept.
+func large(t *testing.T) *registry.Image {
+	var tars [][]byte
+	for i := range 2 {
+		tars = append(tars, registry.Tar(t, registry.Text(fmt.Sprint("f", i), noise(partial.Least+50_000+i))))
 	}
 	return registry.Build(t, registry.Spec{Tars: tars})
 }
@@ -146,11 +159,23 @@ func points(t *testing.T, n, few int) (out []int) {
 	return out
 }
 
+const partialDir = "content/partial"
+
+// begun are the blobs whose beginnings are kept.
+func (w *world) begun(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(w.DataRoot, partialDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 // stored lists everything of images below the data root.
 func (w *world) stored(t *testing.T) []string {
 	t.Helper()
 	var all []string
-	for _, d := range []string{"content/blobs/sha256", "content/ingest", "layers/sha256", "layers/tmp"} {
+	for _, d := range []string{"content/blobs/sha256", "content/ingest", partialDir, "layers/sha256", "layers/tmp"} {
 		es, err := os.ReadDir(filepath.Join(w.DataRoot, d))
 		if err != nil {
 			t.Fatal(err)
@@ -195,7 +220,7 @@ func (w *world) verify(t *testing.T) (layers []digest.Digest) {
 		}
 	}
 	w.Dhow("system", "check").OK()
-	if n := len(blobs) + len(layers); len(w.stored(t)) != n {
+	if n := len(blobs) + len(layers); len(w.stored(t)) != n+len(w.begun(t)) {
 		t.Errorf("%d blobs and layers, and besides them: %v", n, w.stored(t))
 	}
 	for _, id := range strings.Fields(w.Dhow("images", "-aq", "--no-trunc").OK()) {

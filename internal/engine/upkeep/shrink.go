@@ -76,11 +76,16 @@ func (s *Service) configFile(id digest.Digest) string {
 	return filepath.Join(s.Store.Content.Dir(), "blobs", "sha256", id.Encoded())
 }
 
-// shrink removes images that no container uses until the rest takes no more than Limit: nameless ones first, then those that were used
-// longest ago. The youngest stays: it is what somebody waits for.
+// shrink removes what broken pulls left of blobs, then images that no container uses, until the rest takes no more than Limit: nameless
+// ones first, then those that were used longest ago. The youngest stays: it is what somebody waits for.
 func (s *Service) shrink() {
 	size, err := s.imageSize()
 	if err != nil || size <= int64(s.Limit) {
+		return
+	}
+	if freed, err := s.Store.Content.Partial().Clear(); err != nil {
+		s.Log.Error("partial blobs not removed", "err", err)
+	} else if size -= freed; size <= int64(s.Limit) {
 		return
 	}
 	ledger := image.LedgerOf(s.Store.Images)

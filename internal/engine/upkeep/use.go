@@ -10,7 +10,8 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer"
 )
 
-// ImageUse is what images take on disk, as du counts their two folders, and how much of that would go with the images that no container uses.
+// ImageUse is what images take on disk, as du counts their two folders, and how much of that would go with the images that no container uses
+// and with what broken pulls left.
 func (s *Service) ImageUse() (total, reclaimable int64, err error) {
 	if total, err = s.imageSize(); err != nil {
 		return 0, 0, err
@@ -41,7 +42,7 @@ func (s *Service) ImageUse() (total, reclaimable int64, err error) {
 			_ = c.Add(p) // what is not there, a merged index that nobody wanted yet, takes nothing
 		}
 	}
-	return total, c.Bytes, nil
+	return total, c.Bytes + s.Store.Content.Partial().Idle(), nil
 }
 
 // imageSize is what the two folders of images take.

@@ -316,20 +316,21 @@ func TestOddFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := errors.Join(unix.Mkfifo(tar, 0o600), os.Mkdir(config, 0o700), os.Symlink("/etc/passwd", at("content/blobs/sha256/"+other)), os.WriteFile(at("layers/sha256/"+other), nil, 0o600))
+	err := errors.Join(unix.Mkfifo(tar, 0o600), os.Mkdir(config, 0o700), os.Symlink("/etc/passwd", at("content/blobs/sha256/"+other)), os.WriteFile(at("layers/sha256/"+other), nil, 0o600),
+		os.Mkdir(at("content/partial/"+other), 0o700), os.WriteFile(at("content/partial/notes"), nil, 0o600), os.WriteFile(at("content/partial/"+strings.Repeat("b", 64)), []byte("half a blob"), 0o600)) // the last is one
 	if err != nil {
 		t.Fatal(err)
 	}
 	found, _ := r.run(false)
-	if len(found) != 4 { // and none that says that nobody has what a repair fetches
+	if len(found) != 6 { // and none that says that nobody has what a repair fetches
 		t.Errorf("%+v", found)
 	}
 	found, sum := r.run(true)
-	if len(found) != 4 || sum.Repaired != 4 {
+	if len(found) != 6 || sum.Repaired != 6 {
 		t.Errorf("%+v", found)
 	}
 	r.sound()
-	if left, _ := os.ReadDir(at("quarantine")); len(left) != 2 { // the layer's file is removed as a layer
+	if left, _ := os.ReadDir(at("quarantine")); len(left) != 4 { // the layer's file is removed as a layer
 		t.Errorf("in quarantine: %v", left)
 	}
 }

@@ -186,14 +186,14 @@ func (u *run) strays() ([]stray, error) {
 			out = append(out, stray{Layer, d.String(), layer.Dir(u.Layers, d), func() error { return u.Layers.Remove(d) }})
 		}
 	}
-	for n, dir := range []string{filepath.Join(u.Content.Dir(), "blobs", "sha256"), filepath.Dir(layer.Dir(u.Layers, digest.FromString("")))} {
+	for n, dir := range []string{filepath.Join(u.Content.Dir(), "blobs", "sha256"), filepath.Dir(layer.Dir(u.Layers, digest.FromString(""))), u.Content.Partial().Dir()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
 			d, err := ref.ParseDigest("sha256:" + e.Name())
-			if odd := err != nil || n == 0 && !e.Type().IsRegular() && !u.live.Digests[d]; odd && !strings.HasPrefix(e.Name(), ".tmp-") {
+			if odd := err != nil || n != 1 && !e.Type().IsRegular() && !u.live.Digests[d]; odd && !strings.HasPrefix(e.Name(), ".tmp-") {
 				out = append(out, stray{"file", e.Name(), filepath.Join(dir, e.Name()), nil})
 			}
 		}

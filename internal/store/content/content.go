@@ -21,6 +21,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/ctxio"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
+	"github.com/dhow-containers/dhow/internal/store/partial"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -28,8 +29,14 @@ import (
 // ingestDir holds bytes that have no name yet; whatever is in it when the engine starts is a leftover.
 const ingestDir = "ingest"
 
+// partialDir holds the beginnings of layer blobs.
+const partialDir = "partial"
+
 // Store is an open blob store. It is safe for concurrent use.
-type Store struct{ dir string }
+type Store struct {
+	dir     string
+	partial *partial.Store
+}
 
 // Open creates the layout where it is missing. Folders are 0700, files 0600.
 func Open(dir string) (*Store, error) {
@@ -40,6 +47,10 @@ func Open(dir string) (*Store, error) {
 		}
 	}
 	if err := s.writeOnce(ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.partial, err = partial.Open(filepath.Join(dir, partialDir)); err != nil {
 		return nil, err
 	}
 	return s, s.writeOnce(ocispec.ImageIndexFile, indexOf(nil))
@@ -63,6 +74,9 @@ func writeJSON(path string, v any) error {
 
 // Dir is the folder of the layout.
 func (s *Store) Dir() string { return s.dir }
+
+// Partial is what there is of layer blobs that are not fetched to their ends.
+func (s *Store) Partial() *partial.Store { return s.partial }
 
 func (s *Store) blobs() string { return filepath.Join(s.dir, ocispec.ImageBlobsDir, "sha256") }
 
@@ -240,8 +254,8 @@ func indexOf(manifests []ocispec.Descriptor) ocispec.Index {
 	return ix
 }
 
-// Sweep removes what a crash left: everything in the ingest folder and files that atomic writes did not finish. Call it
-// before the store is used.
+// Sweep removes what a crash left: everything in the ingest folder, files that atomic writes did not finish, and partial blobs that nobody
+// continued in time. Call it before the store is used.
 func (s *Store) Sweep() (removed int, err error) {
 	for dir, all := range map[string]bool{filepath.Join(s.dir, ingestDir): true, s.blobs(): false, s.dir: false} {
 		es, err := os.ReadDir(dir)
@@ -258,5 +272,6 @@ func (s *Store) Sweep() (removed int, err error) {
 			removed++
 		}
 	}
-	return removed, nil
+	n, err := s.partial.Sweep()
+	return removed + n, err
 }

@@ -30,18 +30,20 @@ func (p *reporter) send(e Event) {
 	p.fn(e)
 }
 
-// meter reports the bytes that pass through a reader, at most ten times a second.
+// meter reports the bytes that pass through a reader, at most ten times a second. Those that e.Current has already are not news.
 type meter struct {
 	r     io.Reader
 	p     *reporter
 	e     Event
 	every time.Duration
 	last  time.Time
+	n     int64
 }
 
 func (m *meter) Read(b []byte) (int, error) {
 	n, err := m.r.Read(b)
-	m.e.Current += int64(n)
+	m.n += int64(n)
+	m.e.Current = max(m.e.Current, m.n)
 	if now := time.Now(); now.Sub(m.last) >= m.every {
 		m.last = now
 		m.p.send(m.e)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
+	"github.com/dhow-containers/dhow/internal/store/partial"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -48,6 +49,7 @@ func (u *pull) layers(ctx context.Context) error {
 		case s.c.Layers.Has(want):
 			p.say(shortLayer(d), "Already exists")
 			started[want] = true
+			s.c.Content.Partial().Remove(d.Digest) // a crash may have come between the layer and that
 		default:
 			p.say(shortLayer(d), "Pulling fs layer")
 			started[want] = true
@@ -102,16 +104,42 @@ func (u *pull) layer(ctx context.Context, d ocispec.Descriptor, want digest.Dige
 	}
 }
 
-// fetch is the one pass: download, verify, inflate, verify, store.
+// fetch brings a layer, going on where an earlier try ended. That beginning may be what is wrong with it, so a layer that is not what was
+// promised is fetched anew, once. What comes is kept for the next try, unless it is wrong.
 func (u *pull) fetch(ctx context.Context, d ocispec.Descriptor, want digest.Digest) error {
+	for again := true; ; again = false {
+		kept := u.s.c.Content.Partial().Take(d.Digest, d.Size)
+		err := u.receive(ctx, d, want, kept)
+		switch {
+		case err == nil:
+			kept.Drop()
+		case ctx.Err() != nil || !spoiled(err):
+			kept.Keep()
+		default:
+			kept.Drop()
+			if again && kept.Len() > 0 {
+				u.p.say(shortLayer(d), "What was kept of it is wrong, downloading all of it")
+				continue
+			}
+		}
+		return err
+	}
+}
+
+// receive is the one pass: download, verify, inflate, verify, store.
+func (u *pull) receive(ctx context.Context, d ocispec.Descriptor, want digest.Digest, kept *partial.Blob) error {
 	s, p := u.s, u.p
 	short := shortLayer(d)
-	b, err := u.repo.Blob(ctx, d)
+	b, err := u.repo.Resume(ctx, d, kept)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	f, err := inflate(&meter{r: b, p: p, e: Event{ID: short, Status: "Downloading", Total: d.Size}, every: 100 * time.Millisecond}, s.c.MaxLayerSize)
+	now := Event{ID: short, Status: "Downloading", Current: kept.Len(), Total: d.Size}
+	if now.Current > 0 {
+		p.send(Event{ID: short, Status: "Resuming download", Current: now.Current, Total: d.Size})
+	}
+	f, err := inflate(&meter{r: b, p: p, e: now, every: 100 * time.Millisecond}, s.c.MaxLayerSize)
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", short, err)
 	}

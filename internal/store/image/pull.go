@@ -82,16 +82,19 @@ func take(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *foun
 	}
 	p.say(at, "Pulling from "+r.Path)
 
-	docs := []digest.Digest{f.man.Config.Digest}
+	docs, blobs := []digest.Digest{f.man.Config.Digest}, []digest.Digest{}
 	for _, d := range f.chain {
 		docs = append(docs, d.Digest)
+	}
+	for _, d := range f.man.Layers {
+		blobs = append(blobs, d.Digest)
 	}
 	pins := append(docs, f.image.RootFS.DiffIDs...)
 	s.pin(pins...)
 	img, err := bring(ctx, s, repo, r, f, p)
 	s.unpin(pins...)
 	if err != nil {
-		return Image{}, broke(s, f.man.Config.Digest, docs, err)
+		return Image{}, broke(s, f.man.Config.Digest, docs, blobs, err)
 	}
 	return img, nil
 }

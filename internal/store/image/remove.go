@@ -274,6 +274,10 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 		if left, freed, err = abandon(s, func(digest.Digest) bool { return true }); err != nil {
 			return nil, left, freed, err
 		}
+		n, err := s.c.Content.Partial().Clear()
+		if freed += n; err != nil {
+			return nil, left, freed, err
+		}
 	}
 	c, err := s.catalog()
 	if err != nil {

@@ -44,12 +44,24 @@ func begin(s *Store, id digest.Digest, layers []digest.Digest) error {
 	return nil
 }
 
+// spoiled tells whether bytes that came are to blame for an error, rather than their way here or the place where they go.
+func spoiled(err error) bool {
+	kind := errdef.KindOf(err)
+	return kind == errdef.DataLoss || kind == errdef.InvalidArgument || kind == errdef.NotImplemented
+}
+
 // broke cleans up after a failed pull, which has no pins any more. The layers it has brought wait for the next try where one may succeed;
-// else, and where the disk is full, they go at once.
-func broke(s *Store, id digest.Digest, docs []digest.Digest, cause error) error {
+// else, and where the disk is full, they go at once. So does what came of the blobs of others, but that waits for anything that can be mended.
+func broke(s *Store, id digest.Digest, docs, blobs []digest.Digest, cause error) error {
 	full := errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT)
 	kind := errdef.KindOf(cause)
 	again := !full && (kind == errdef.Unavailable || kind == errdef.Cancelled)
+	if spoiled(cause) {
+		s.c.Content.Partial().Remove(blobs...)
+	}
+	if full {
+		s.c.Content.Partial().Clear() // of whichever pull: images need the room more
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _, err := abandon(s, func(other digest.Digest) bool { return other == id && !again })

@@ -81,13 +81,35 @@ func (p *Repo) readManifest(resp *http.Response, want digest.Digest) ([]byte, oc
 // d.Size bytes with digest d.Digest came; any other bytes end in errdef.DataLoss. A caller that trusts what it read before
 // it saw io.EOF is wrong. The descriptor's urls are ignored.
 func (p *Repo) Blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	return p.Resume(ctx, d, nothing{})
+}
+
+// Kept is the beginning of a blob that an earlier try had, and is given what follows for a later one.
+type Kept interface {
+	io.ReaderAt
+	Len() int64      // bytes that are there, at most the blob's
+	Append(p []byte) // a failure is its own affair
+}
+
+type nothing struct{}
+
+func (nothing) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+func (nothing) Len() int64                        { return 0 }
+func (nothing) Append([]byte)                     {}
+
+// Resume is Blob for one whose beginning is kept: that is read first, and the registry asked for the rest, if any, when it has been. The
+// beginning is trusted no more than the registry is: DataLoss may be either's.
+func (p *Repo) Resume(ctx context.Context, d ocispec.Descriptor, kept Kept) (io.ReadCloser, error) {
 	if _, err := ref.ParseDigest(d.Digest.String()); err != nil {
 		return nil, err
 	}
 	if d.Size < 0 {
 		return nil, errdef.New(errdef.DataLoss, "blob %s: negative size %d", d.Digest, d.Size)
 	}
-	b := &blob{p: p, ctx: ctx, d: d, sum: digest.SHA256.Hash()}
+	b := &blob{p: p, ctx: ctx, d: d, kept: kept, had: kept.Len(), sum: digest.SHA256.Hash()}
+	if b.had > 0 {
+		return b, nil
+	}
 	if err := b.connect(); err != nil {
 		return nil, err
 	}
@@ -99,6 +121,8 @@ type blob struct {
 	p     *Repo
 	ctx   context.Context
 	d     ocispec.Descriptor
+	kept  Kept
+	had   int64 // where kept ends
 	sum   hash.Hash
 	off   int64 // bytes handed out
 	tries int   // breaks without progress worth the name
@@ -148,6 +172,8 @@ func (b *blob) place(resp *http.Response) (skip int64, err error) {
 		if got := resp.Header.Get("Content-Range"); b.off == 0 || !strings.HasPrefix(got, want) {
 			return 0, errdef.New(errdef.DataLoss, "blob %s: registry sent range %q, asked for %q", b.d.Digest, clean(got), want)
 		}
+	case http.StatusRequestedRangeNotSatisfiable:
+		return 0, errdef.New(errdef.DataLoss, "blob %s: wrong size: registry has nothing from byte %d on, promised %d", b.d.Digest, b.off, b.d.Size)
 	default:
 		return 0, b.p.statusError(resp, "blob "+b.d.Digest.String())
 	}
@@ -168,15 +194,38 @@ func (b *blob) Read(q []byte) (int, error) {
 	if room := b.d.Size - b.off + 1; int64(len(q)) > room {
 		q = q[:room]
 	}
+	if b.off < b.had {
+		return b.replay(q)
+	}
 	n, err := b.next(q)
 	if over := b.off + int64(n) - b.d.Size; over > 0 {
 		b.err = errdef.New(errdef.DataLoss, "blob %s: wrong size: more than the promised %d bytes", b.d.Digest, b.d.Size)
 		return 0, b.err
 	}
 	b.sum.Write(q[:n])
+	b.kept.Append(q[:n])
 	b.off += int64(n)
 	if err != nil {
 		b.err = b.end(err)
+	}
+	return n, b.err
+}
+
+// replay reads on in what was kept. The registry is asked behind its end, or where it cannot be read: a connection that waits for us would
+// be cut.
+func (b *blob) replay(q []byte) (int, error) {
+	if b.err = b.ctx.Err(); b.err != nil {
+		b.err = context.Cause(b.ctx)
+		return 0, b.err
+	}
+	n, err := b.kept.ReadAt(q[:min(int64(len(q)), b.had-b.off)], b.off)
+	b.sum.Write(q[:n])
+	b.off += int64(n)
+	if err != nil {
+		b.had = b.off
+	}
+	if b.mark = b.off; b.off == b.had && b.off < b.d.Size {
+		b.err = b.connect()
 	}
 	return n, b.err
 }

@@ -99,6 +99,12 @@ func TestProgressTotal(t *testing.T) {
 			t.Errorf("%d: %q, want %q", n, got, want)
 		}
 	}
+	sum = total{now: func() time.Time { return at }} // what was there before has not come at any rate
+	say("a", "Resuming download", 3000, 4000)
+	at = at.Add(2 * time.Second)
+	if got, want := say("a", "Downloading", 3500, 4000), "Total: 3.5kB/4kB  250B/s"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 	var b bytes.Buffer
 	in := `{"id":"a","status":"Downloading","progressDetail":{"current":5,"total":10}}{"id":"b","status":"Waiting"}{"id":"b","status":"Downloading","progressDetail":{"current":1,"total":10}}`
 	if err := Progress(&b, 40, true, strings.NewReader(in)); err != nil {
