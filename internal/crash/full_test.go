@@ -158,6 +158,7 @@ func TestNoRoom(t *testing.T) {
 				if r := w.command(c); r.Code != 0 {
 					t.Errorf("%s: exit code %d: %s", c, r.Code, r.Err)
 				}
+				harness.Settle(w.Engine)
 				d.noMore(t, what == "inodes")
 			}
 			empty()

@@ -130,8 +130,9 @@ func (w *world) arm(n int, off func()) {
 	w.armed, w.n, w.last, w.hit, w.off = true, 0, n, "", off
 }
 
-// disarm ends that, and tells what was hit and how many calls there were.
+// disarm ends that, when the engine is done with what it was told, and tells what was hit and how many calls there were.
 func (w *world) disarm() (hit string, n int) {
+	harness.Settle(w.Engine)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.armed = false
@@ -174,6 +175,7 @@ func (w *world) begun(t *testing.T) []string {
 // stored lists everything of images below the data root.
 func (w *world) stored(t *testing.T) []string {
 	t.Helper()
+	harness.Settle(w.Engine)
 	var all []string
 	for _, d := range []string{"content/blobs/sha256", "content/ingest", partialDir, "layers/sha256", "layers/tmp"} {
 		es, err := os.ReadDir(filepath.Join(w.DataRoot, d))

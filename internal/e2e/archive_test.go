@@ -53,6 +53,7 @@ func (w *world) memory(t *testing.T) int64 {
 // stored lists everything of images below the data root.
 func (w *world) stored(t *testing.T) string {
 	t.Helper()
+	harness.Settle(w.Engine)
 	var all []string
 	for _, d := range []string{"content/blobs/sha256", "content/ingest", "layers/sha256", "layers/tmp"} {
 		es, err := os.ReadDir(filepath.Join(w.DataRoot, d))

@@ -45,8 +45,9 @@ func (s *Service) ImageUse() (total, reclaimable int64, err error) {
 	return total, c.Bytes + s.Store.Content.Partial().Idle(), nil
 }
 
-// imageSize is what the two folders of images take.
+// imageSize is what the two folders of images take, without what is on its way out.
 func (s *Service) imageSize() (int64, error) {
+	<-s.Store.Layers.Free()
 	var c du.Counter
 	for _, p := range []string{s.Store.Content.Dir(), filepath.Join(s.Store.Root, "layers")} {
 		if err := c.Add(p); err != nil {

@@ -97,6 +97,7 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 	if c.Report == nil {
 		c.Report = func(Finding) {}
 	}
+	defer func() { <-c.Layers.Free() }()
 	u := &run{Config: c, ctx: ctx, lost: map[digest.Digest]bool{}, needed: map[digest.Digest]map[string]bool{}}
 	for _, step := range []func() error{metadata{u}.records, u.images} {
 		if err := step(); err != nil {

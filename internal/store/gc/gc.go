@@ -53,6 +53,7 @@ func Sweep(c Config) (Report, error) {
 		}
 		return errors.Join(c.merged(live, &r), c.layers(live, &r), c.blobs(live, &r))
 	})
+	<-c.Layers.Free()
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return r, fmt.Errorf("sweep: %w", err)
 	}

@@ -58,6 +58,11 @@ func (b *Batch) pin(d digest.Digest) {
 
 // Layer takes an uncompressed layer in one pass, under the digest it turns out to have.
 func (b *Batch) Layer(ctx context.Context, r io.Reader) (layer.Info, error) {
+	select { // r comes once: it must not find a disk full of what was removed a moment ago
+	case <-b.s.c.Layers.Free():
+	case <-ctx.Done():
+		return layer.Info{}, ctx.Err()
+	}
 	capped := &capReader{r: r, left: b.s.c.MaxLayerSize}
 	info, err := layer.Take(ctx, b.s.c.Layers, capped, b.pin)
 	if capped.err != nil {
@@ -267,6 +272,12 @@ func (f *Fresh) put(tx *meta.Tx) error {
 // Close lets go of everything; of its layers and documents those that nobody needs are removed. A container needs none that its image
 // does not need: an image in use keeps its record.
 func (b *Batch) Close() error {
+	var left []string
+	defer func() { // without the locks
+		if len(left) > 0 {
+			<-b.s.c.Layers.Free()
+		}
+	}()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	mine := slices.Collect(maps.Keys(b.pinned))
@@ -278,6 +289,6 @@ func (b *Batch) Close() error {
 	if err != nil {
 		return err
 	}
-	_, err = b.s.discard(c, []record{{Layers: mine, Blobs: mine}})
+	left, err = b.s.discard(c, []record{{Layers: mine, Blobs: mine}})
 	return err
 }

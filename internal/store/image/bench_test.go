@@ -9,8 +9,10 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/dhow-containers/dhow/internal/store/layer"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
 	"github.com/klauspost/compress/gzip"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 // prose makes n bytes that compress about as well as programs do.
@@ -106,4 +108,44 @@ func big(b *testing.B) *kit.Image {
 		tars = append(tars, kit.Tar(b, kit.File{Header: kit.Text(string(rune('a'+i)), "").Header, Body: prose(uint64(i), 32<<20)}))
 	}
 	return kit.Build(b, kit.Spec{Tars: tars})
+}
+
+// BenchmarkRemove removes an image of 10 layers, of 10,000 files and 32 MiB each, as tars and unpacked.
+func BenchmarkRemove(b *testing.B) {
+	var tars [][]byte
+	for i := range 10 {
+		files := []kit.File{{Header: kit.Text("big", "").Header, Body: prose(uint64(i), 32<<20)}}
+		for n := range 10_000 {
+			files = append(files, kit.Text(fmt.Sprint("d", i, "/", n), "x"))
+		}
+		tars = append(tars, kit.Tar(b, files...))
+	}
+	for _, form := range []string{layer.FormErofs, layer.FormDir} {
+		b.Run(form, func(b *testing.B) {
+			e := newEnv(b, nil)
+			var err error
+			if e.l, err = layer.Open(e.dir+"/layers", layer.Options{Form: form}); err != nil {
+				b.Fatal(err)
+			}
+			e.c.Layers = e.l
+			for b.Loop() {
+				b.StopTimer()
+				var rs []io.Reader
+				for _, t := range tars {
+					rs = append(rs, bytes.NewReader(t))
+				}
+				img, err := e.AddLocal(context.Background(), "x:1", dockerspec.DockerOCIImage{}, rs...)
+				if err == nil {
+					_, err = e.l.Merge(context.Background(), img.DiffIDs)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if _, _, err := e.Remove("x:1", false, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

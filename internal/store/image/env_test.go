@@ -54,6 +54,7 @@ func quick() *registry.Client {
 // files counts what lies under the folders of a store, metadata excluded.
 func (e *env) files(t testing.TB) (n int) {
 	t.Helper()
+	<-e.l.Free()
 	for _, d := range []string{"content/blobs/sha256", "content/ingest", "content/partial", "layers/sha256", "layers/merged", "layers/tmp"} {
 		es, err := os.ReadDir(filepath.Join(e.dir, d))
 		if err != nil {

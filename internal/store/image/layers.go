@@ -90,7 +90,7 @@ func (u *pull) layer(ctx context.Context, d ocispec.Descriptor, want digest.Dige
 				u.p.say(shortLayer(d), "Pull complete")
 				return nil
 			}
-			return u.fetch(ctx, d, want)
+			return roomy(s, func() error { return u.fetch(ctx, d, want) })
 		}
 		select {
 		case <-flight:

@@ -1,10 +1,12 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -30,6 +32,7 @@ func (f InUse) of(id digest.Digest) []string {
 type change struct {
 	tags, digests []string // canonical names that go
 	images        []digest.Digest
+	pulls         []digest.Digest // unfinished, of which only the record goes
 }
 
 // Remove takes a name from an image, and with the last name, or by ID, the image and the layers nobody else needs. It returns
@@ -114,50 +117,71 @@ func repositories(tags []string) int {
 // apply does a change: the records in one transaction, then the files nobody refers to any more. Call it with mu held. A
 // crash in between leaves files that gc.Sweep removes.
 func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err error) {
-	err = s.c.DB.Update(func(tx *meta.Tx) error {
-		for _, n := range ch.tags {
-			if err := tx.Delete(bucketTags, n); err != nil {
-				return err
-			}
-			delete(c.tags, n)
-			untagged = append(untagged, familiar(n))
-		}
-		for _, n := range ch.digests {
-			if err := tx.Delete(bucketDigests, n); err != nil {
-				return err
-			}
-			delete(c.digests, n)
-			untagged = append(untagged, familiar(n))
-		}
-		for _, d := range ch.images {
-			if err := tx.Delete(bucketImages, d.String()); err != nil {
-				return err
-			}
-			if err := tx.Delete(bucketPulls, d.String()); err != nil {
-				return err
-			}
-			delete(c.pulls, d)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := roomy(s, func() error { return s.c.DB.Update(ch.unrecord) }); err != nil {
 		return nil, nil, fmt.Errorf("remove image: %w", err)
+	}
+	for _, n := range ch.tags {
+		delete(c.tags, n)
+		untagged = append(untagged, familiar(n))
+	}
+	for _, n := range ch.digests {
+		delete(c.digests, n)
+		untagged = append(untagged, familiar(n))
 	}
 	var gone []record
 	for _, d := range ch.images {
 		gone = append(gone, c.images[d])
+		delete(c.pulls, d)
 		delete(c.images, d)
 		deleted = append(deleted, d.String())
 	}
 	more, err := s.discard(c, gone)
-	if ierr := s.writeIndex(); err == nil {
+	if ierr := roomy(s, s.writeIndex); err == nil {
 		err = ierr // after the files went: on a full disk there is room for it now
 	}
 	return untagged, append(deleted, more...), err
 }
 
-// discard removes the files of records that are gone, where no other record and no pull needs them.
+// unrecord removes the records.
+func (ch change) unrecord(tx *meta.Tx) error {
+	keys := map[string][]string{bucketTags: ch.tags, bucketDigests: ch.digests}
+	for _, d := range ch.images {
+		keys[bucketImages] = append(keys[bucketImages], d.String())
+	}
+	for _, d := range append(ch.pulls[:len(ch.pulls):len(ch.pulls)], ch.images...) {
+		keys[bucketPulls] = append(keys[bucketPulls], d.String())
+	}
+	for bucket, all := range keys {
+		for _, k := range all {
+			if err := tx.Delete(bucket, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// roomy does what takes space, and when the disk is full once more with the space of what was removed a moment ago.
+func roomy(s *Store, do func() error) error {
+	freed := s.c.Layers.Free()
+	select {
+	case <-freed:
+		return do()
+	default:
+	}
+	err := do()
+	if full(err) {
+		<-freed
+		err = do()
+	}
+	return err
+}
+
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// discard removes the files of records that are gone, where no other record and no pull needs them. The space of layers comes back later.
 func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) {
+	defer s.c.Layers.Free()
 	live := c.live(s.pins)
 	for _, r := range gone {
 		if chain := layer.ChainID(r.Layers); chain != "" && !c.chains()[chain] {
@@ -265,8 +289,10 @@ type PruneOptions struct {
 	InUse  InUse
 }
 
-// Prune removes what the options choose, and without a filter what unfinished pulls have brought. It tells what was untagged and deleted, and how many bytes of layers went.
+// Prune removes what the options choose, and without a filter what unfinished pulls have brought. It tells what was untagged and deleted,
+// and how many bytes of layers went; their space is free when it returns.
 func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, err error) {
+	defer func() { <-s.c.Layers.Free() }() // without the lock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var left []string

@@ -3,11 +3,9 @@ package image
 import (
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
-	"github.com/dhow-containers/dhow/internal/store/meta"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -53,14 +51,16 @@ func spoiled(err error) bool {
 // broke cleans up after a failed pull, which has no pins any more. The layers it has brought wait for the next try where one may succeed;
 // else, and where the disk is full, they go at once. So does what came of the blobs of others, but that waits for anything that can be mended.
 func broke(s *Store, id digest.Digest, docs, blobs []digest.Digest, cause error) error {
-	full := errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT)
 	kind := errdef.KindOf(cause)
-	again := !full && (kind == errdef.Unavailable || kind == errdef.Cancelled)
+	again := !full(cause) && (kind == errdef.Unavailable || kind == errdef.Cancelled)
 	if spoiled(cause) {
 		s.c.Content.Partial().Remove(blobs...)
 	}
-	if full {
+	if full(cause) {
 		s.c.Content.Partial().Clear() // of whichever pull: images need the room more
+	}
+	if !again { // nothing is left by the time that somebody reads of it
+		defer func() { <-s.c.Layers.Free() }()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,15 +102,7 @@ func abandon(s *Store, which func(id digest.Digest) bool) (deleted []string, fre
 	if err != nil {
 		return deleted, freed, err
 	}
-	err = s.c.DB.Update(func(tx *meta.Tx) error {
-		for _, id := range ids {
-			if err := tx.Delete(bucketPulls, id.String()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err = roomy(s, func() error { return s.c.DB.Update(change{pulls: ids}.unrecord) }); err != nil {
 		err = fmt.Errorf("forget unfinished pulls: %w", err)
 	}
 	return deleted, freed, err

@@ -53,6 +53,7 @@ func simple(t testing.TB, files int, size int) []byte {
 // empty reports what is left in the store besides its own folders.
 func leftovers(t *testing.T, s *Store) []string {
 	t.Helper()
+	<-s.Free()
 	var left []string
 	for _, d := range []string{shaDir, mergedDir, tmpDir} {
 		ents, err := os.ReadDir(filepath.Join(s.dir, d))
@@ -242,6 +243,43 @@ func TestSweep(t *testing.T) {
 	}
 	if _, err := os.Lstat(live); err != nil {
 		t.Error("a folder in use was swept")
+	}
+}
+
+// TestFree: what is removed has no name at once, and can come again; its space comes back behind that.
+func TestFree(t *testing.T) {
+	s := store(t, FormErofs)
+	b := simple(t, 3, 100)
+	id := digest.FromBytes(b)
+	for range 2 {
+		if _, err := s.Ingest(t.Context(), id, bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Merge(t.Context(), []digest.Digest{id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.RemoveMerged(m.ChainID), s.Remove(id)); err != nil || s.Has(id) {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Remove(id); !errdef.Is(err, errdef.NotFound) {
+		t.Error(err)
+	}
+	left := func() int {
+		es, err := os.ReadDir(filepath.Join(s.dir, tmpDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(es)
+	}
+	if n := left(); n != 4 {
+		t.Errorf("%d folders on their way out, want 4", n)
+	}
+	<-s.Free()
+	<-s.Free()
+	if n := left(); n != 0 {
+		t.Errorf("%d folders are left", n)
 	}
 }
 

@@ -48,6 +48,7 @@ func churn(dir string) {
 		if s.RemoveMerged(m.ChainID) != nil || s.Remove(chain[rand.Intn(3)]) != nil {
 			os.Exit(6)
 		}
+		s.Free()
 	}
 }
 

@@ -41,6 +41,8 @@ type Store struct {
 	shared  shared
 	mu      sync.Mutex
 	staged  map[string]struct{} // names under tmp/ in use by this process
+	gone    []string            // below tmp/: removed, and Free was not called since
+	freed   chan struct{}       // closed when the space of all that Free was called for is given back
 }
 
 // Info describes a layer.
@@ -80,7 +82,8 @@ func Open(dir string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
-	s := &Store{dir: dir, limits: o.Limits, staged: map[string]struct{}{}}
+	s := &Store{dir: dir, limits: o.Limits, staged: map[string]struct{}{}, freed: make(chan struct{})}
+	close(s.freed)
 	return s, choose(s, o.Form)
 }
 
@@ -159,7 +162,8 @@ func (s *Store) list(sub string) ([]digest.Digest, error) {
 	return ids, nil
 }
 
-// Remove removes a layer; an absent one is NotFound. Mounts that use it keep working; merged indexes over it do not (RemoveMerged).
+// Remove removes a layer; an absent one is NotFound. Mounts that use it keep working; merged indexes over it do not (RemoveMerged). Free
+// gives back its space.
 func (s *Store) Remove(id digest.Digest) error {
 	if err := check(id); err != nil {
 		return err

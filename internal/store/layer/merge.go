@@ -204,7 +204,8 @@ func rootOf(i *tree.Inode) Root {
 	return r
 }
 
-// RemoveMerged forgets what Merge made of a chain, in every form; that there is nothing is no error. Mounts that use it keep working.
+// RemoveMerged forgets what Merge made of a chain, in every form; that there is nothing is no error. Mounts that use it keep working. Free
+// gives back its space.
 func (s *Store) RemoveMerged(id digest.Digest) error {
 	if err := check(id); err != nil {
 		return err

@@ -20,7 +20,7 @@ type shared struct {
 	works   bool // overlayfs takes a mount that is attached nowhere, and takes it again
 	mu      sync.Mutex
 	held    map[digest.Digest]*held // by chain ID
-	closing sync.WaitGroup
+	closing []chan struct{}         // one is closed with each mount that was let go
 }
 
 // held is one of the mounts.
@@ -90,16 +90,33 @@ func (s *shared) drop(chain digest.Digest) {
 func (s *shared) dropLocked(chain digest.Digest) {
 	if h := s.held[chain]; h != nil {
 		delete(s.held, chain)
-		s.closing.Go(func() { h.root.Close() })
+		done := make(chan struct{})
+		s.closing = append(s.closing, done)
+		go func() {
+			defer close(done)
+			h.root.Close()
+		}()
 	}
 }
 
-// Close lets the shared mounts go. Containers that use them keep them.
+// settle waits until what was let go holds no file any more.
+func (s *shared) settle() {
+	s.mu.Lock()
+	all := s.closing
+	s.closing = nil
+	s.mu.Unlock()
+	for _, done := range all {
+		<-done
+	}
+}
+
+// Close lets the shared mounts go; containers that use them keep them. It waits for what is being freed: the next start would have to.
 func (s *Store) Close() {
 	s.shared.mu.Lock()
 	for chain := range s.shared.held {
 		s.shared.dropLocked(chain)
 	}
 	s.shared.mu.Unlock()
-	s.shared.closing.Wait()
+	<-s.Free()
+	s.shared.settle()
 }

@@ -46,7 +46,7 @@ func publish(stage, final string) error {
 	return atomicfile.SyncDir(filepath.Dir(final))
 }
 
-// discard makes a folder vanish at once and then frees its space. It makes no new file: a full disk has no room for one.
+// discard makes a folder vanish at once; Free gives its space back. It makes no new file: a full disk has no room for one.
 func (s *Store) discard(path, what string) error {
 	gone := filepath.Join(s.dir, tmpDir, "rm-"+id.New()[:16])
 	err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, gone, unix.RENAME_NOREPLACE)
@@ -56,13 +56,45 @@ func (s *Store) discard(path, what string) error {
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", what, err)
 	}
-	err = atomicfile.SyncDir(filepath.Dir(path))
-	RemoveTree(gone) // what this leaves is swept
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = append(s.gone, gone)
+	return nil
+}
+
+// Free begins to give back the space of what was removed, and tells when all of that is done. Who removes calls it once at the end, and
+// waits only when the space matters. One goroutine at a time is at work; it ends by itself, and what a crash leaves of its work is swept.
+func (s *Store) Free() (done <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before := s.freed; len(s.gone) > 0 {
+		gone, freed := s.gone, make(chan struct{})
+		s.gone, s.freed = nil, freed
+		go func() {
+			defer close(freed)
+			<-before
+			free(s, gone)
+		}()
+	}
+	return s.freed
+}
+
+// free removes folders that have lost their names, when that is on the disk: none must come back that is not whole.
+func free(s *Store, gone []string) {
+	s.shared.settle()
+	for _, d := range []string{shaDir, mergedDir} {
+		if atomicfile.SyncDir(filepath.Join(s.dir, d)) != nil {
+			return // the next Sweep removes them
+		}
+	}
+	for _, p := range gone {
+		RemoveTree(p)
+	}
 }
 
 // Sweep removes what a crash left half made. It may run at any time.
 func (s *Store) Sweep() error {
+	<-s.Free()
 	ents, err := os.ReadDir(filepath.Join(s.dir, tmpDir))
 	if err != nil {
 		return fmt.Errorf("sweep layers: %w", err)

@@ -144,6 +144,25 @@ func (e *Engine) Signal(s os.Signal) {
 // Kill kills the engine as a crash does.
 func (e *Engine) Kill() { e.Signal(syscall.SIGKILL) }
 
+// Settle waits until the space of removed layers is given back, or the engine has ended.
+func Settle(e *Engine) {
+	e.t.Helper()
+	for start := time.Now(); ; time.Sleep(2 * time.Millisecond) {
+		left, _ := filepath.Glob(e.DataRoot + "/layers/tmp/rm-*")
+		select {
+		case <-e.ended:
+			return
+		default:
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Since(start) > patience.Of(30*time.Second) {
+			e.t.Fatalf("removed, and still there: %v", left)
+		}
+	}
+}
+
 // With is the engine for a subtest, which then is the one that fails.
 func (e *Engine) With(t testing.TB) *Engine {
 	c := *e
