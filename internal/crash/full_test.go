@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/testkit/harness"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dhow-containers/dhow/internal/testkit/harness"
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
