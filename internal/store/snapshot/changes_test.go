@@ -23,6 +23,7 @@ import (
 func below(t *testing.T) []byte {
 	return makeTar(t, entry{name: "./", mode: 0o711},
 		entry{name: "etc/", mode: 0o750}, entry{name: "etc/passwd", data: "root"}, entry{name: "etc/gone", data: "g"}, entry{name: "etc/keep", data: "k"},
+		entry{name: "etc/" + strings.Repeat("w", 255), data: "its whiteout has a longer name than files can have"},
 		entry{name: "old/", uid: 7}, entry{name: "old/a", data: "a"}, entry{name: "old/b/"}, entry{name: "old/b/c", data: "c"},
 		entry{name: "dir/"}, entry{name: "dir/x", data: "x"}, entry{name: "file", data: "f"}, entry{name: "l1", data: "linked"},
 		entry{name: "l2", typ: tar.TypeLink, link: "l1"}, entry{name: "cap", data: "c", xattrs: map[string]string{"security.capability": capability}},
@@ -31,7 +32,7 @@ func below(t *testing.T) []byte {
 
 const changeAll = `set -e
 echo more >> etc/passwd
-rm etc/gone
+rm etc/gone etc/www*
 rm -r old; mkdir old; echo n > old/new; mkdir old/b; echo again > old/b/d
 rm -r dir; echo now a file > dir
 rm file; mkdir file; echo in > file/in

@@ -12,6 +12,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Tmpfs mounts a tmpfs, which holds any time, owner and attribute, and returns the folder. It skips the test where the kernel's cannot hold
+// attributes of users (before Linux 6.6).
+func Tmpfs(t testing.TB) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	at := t.TempDir()
+	if err := unix.Mount("dhow-test", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=80%,nr_inodes=0"); err != nil {
+		t.Fatal(err)
+	}
+	unmountAfter(t, at)
+	if err := unix.Setxattr(at, "user.try", nil, 0); err != nil {
+		t.Skipf("a tmpfs takes no attributes of users: %v", err)
+	}
+	unix.Removexattr(at, "user.try")
+	return at
+}
+
+func unmountAfter(t testing.TB, at string) {
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", at, err)
+		}
+	})
+}
+
 // Mounted makes a file system (btrfs, ext4, xfs) of so many MiB and returns the folder where it is mounted. It skips the test when mkfs or
 // the kernel has no such thing.
 func Mounted(t testing.TB, kind string, mib int64, options ...string) string {
@@ -37,10 +64,6 @@ func Mounted(t testing.TB, kind string, mib int64, options ...string) string {
 	if out, err := exec.Command("mount", "-t", kind, "-o", "loop", image, at).CombinedOutput(); err != nil {
 		t.Skipf("mount %s: %v: %s", kind, err, out)
 	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", at, err)
-		}
-	})
+	unmountAfter(t, at)
 	return at
 }

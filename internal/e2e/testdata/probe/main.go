@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/testkit/listing"
 )
 
 func main() {
@@ -25,6 +27,12 @@ func act(args []string) error {
 	switch args[0] {
 	case "udp-echo":
 		return echo(args[1])
+	case "list":
+		tree, err := listing.Of(args[1])
+		if err != nil {
+			return err
+		}
+		return tree.Print(os.Stdout)
 	case "try":
 		return try()
 	case "writable":

@@ -52,7 +52,11 @@ func (b *builder) add(h *header, off int64) (size int64, err error) {
 	if h.sparse != nil && h.sparse.name != "" {
 		h.name = h.sparse.name // path holds GNUSparseFile.PID/NAME then
 	}
-	name, err := tree.Clean(h.name)
+	mark := whiteout // may stand before a name of 255 bytes
+	if b.plain {
+		mark = ""
+	}
+	name, err := tree.CleanMarked(h.name, mark)
 	if err != nil {
 		return 0, err
 	}

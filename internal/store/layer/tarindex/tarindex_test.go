@@ -140,6 +140,8 @@ func TestHostile(t *testing.T) {
 		{"34 whiteout of dotdot", []entry{file(".wh...")}, "", "names nothing"},
 		{"34 opaque root", []entry{file(".wh..wh..opq"), file("f")}, "f", ""},
 		{"34 whiteout through a link", []entry{dir("r"), link("a", "r"), file("a/.wh.b")}, "a r/-b", ""},
+		{"34 whiteout of the longest name", []entry{file(".wh." + strings.Repeat("n", 255))}, "-" + strings.Repeat("n", 255), ""},
+		{"34 whiteout of a longer name", []entry{file(".wh." + strings.Repeat("n", 256))}, "", "longer than 255"},
 		{"34 below a whiteout", []entry{file(".wh.a/b")}, "", "below a whiteout"},
 		{"34 aufs", []entry{file(".wh..wh.aufs"), file(".wh..wh.plnk/1")}, "", ""},
 		{"34 overlayfs' own whiteout", []entry{file("x"), {Name: "x", Typeflag: tar.TypeChar}}, "-x", ""},
