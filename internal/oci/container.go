@@ -192,11 +192,11 @@ func (c *Container) Status() (state.Status, error) {
 	if !c.State.Alive() {
 		return state.Stopped, nil
 	}
+	if frozen(&c.State) { // be it started or not: what is frozen can be resumed and does nothing else
+		return state.Paused, nil
+	}
 	if _, err := os.Stat(filepath.Join(c.dir(), state.Parked)); err == nil && !c.released() {
 		return state.Created, nil
-	}
-	if frozen(&c.State) {
-		return state.Paused, nil
 	}
 	return state.Running, nil
 }

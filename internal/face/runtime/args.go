@@ -18,7 +18,7 @@ func parse(fs *flag.FlagSet, argv []string, want arity) ([]string, error) {
 	var args []string
 	for {
 		if err := fs.Parse(argv); err != nil {
-			return nil, err
+			return nil, misuse{err}
 		}
 		rest := fs.Args()
 		ended := len(rest) < len(argv) && argv[len(argv)-len(rest)-1] == "--"
@@ -39,8 +39,14 @@ func parse(fs *flag.FlagSet, argv []string, want arity) ([]string, error) {
 	default:
 		return args, nil
 	}
-	return nil, errdef.New(errdef.InvalidArgument, "%q requires %s %d argument(s), not %d; see dhow-runtime %s --help", fs.Name(), how, number, n, fs.Name())
+	return nil, misuse{errdef.New(errdef.InvalidArgument, "%q requires %s %d argument(s), not %d; see dhow-runtime %s --help", fs.Name(), how, number, n, fs.Name())}
 }
+
+// misuse is an error of the command line: exit code 1 whatever the command, and nothing before its words.
+type misuse struct{ error }
+
+// Unwrap returns the error.
+func (m misuse) Unwrap() error { return m.error }
 
 func exactly(n int) arity { return arity{least: n, most: n} }
 

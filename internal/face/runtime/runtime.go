@@ -140,6 +140,9 @@ func (a *app) call(c *command, argv []string) (int, error) {
 		fs.PrintDefaults()
 		return 0, nil
 	}
+	if wrong := (misuse{}); errors.As(err, &wrong) {
+		return 1, err
+	}
 	if err != nil && c.fails != "" {
 		err = fmt.Errorf(c.fails, err)
 	}

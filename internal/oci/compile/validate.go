@@ -75,8 +75,10 @@ func validateProcess(s *bundle.Spec) error {
 	switch {
 	case p == nil:
 		return invalid("process", "is missing")
-	case len(p.Args) == 0 || p.Args[0] == "":
+	case len(p.Args) == 0:
 		return invalid("process.args", "is empty")
+	case p.Args[0] == "": // as every name that is not there: engines give the exit code 127 for these words
+		return errdef.New(errdef.NotFound, `exec: "": executable file not found in $PATH`)
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return invalid("process.cwd", "%q is not an absolute path", p.Cwd)
 	case p.IOPriority != nil && ioClass(p.IOPriority.Class) == 0:
