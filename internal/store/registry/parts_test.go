@@ -104,19 +104,39 @@ func TestParts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, d, body, ranges, most := large(t, c.odd)
-			b, err := p.Blob(t.Context(), d)
+			kept := &beginning{}
+			b, err := p.Resume(t.Context(), d, kept)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
 			got, err := io.ReadAll(b)
-			if err != nil || !bytes.Equal(got, body) {
-				t.Fatalf("%d bytes, right: %v; %v", len(got), bytes.Equal(got, body), err)
+			if err != nil || !bytes.Equal(got, body) || !bytes.Equal(kept.came, body) {
+				t.Fatalf("%d bytes, %d kept, right: %v; %v", len(got), len(kept.came), bytes.Equal(got, body), err)
 			}
 			if c.parts && (ranges.Load() < 6 || most.Load() < 3) || !c.parts && ranges.Load() > 3 {
 				t.Errorf("%d requests for ranges, at most %d connections at a time", ranges.Load(), most.Load())
 			}
 		})
+	}
+}
+
+// TestPartsOfTheRest: what is left of a blob whose beginning is kept comes over several connections, too.
+func TestPartsOfTheRest(t *testing.T) {
+	p, d, body, ranges, most := large(t, nil)
+	const had = 300_001
+	kept := &beginning{had: body[:had], good: had}
+	b, err := p.Resume(t.Context(), d, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	got, err := io.ReadAll(b)
+	if err != nil || !bytes.Equal(got, body) || !bytes.Equal(kept.came, body[had:]) {
+		t.Errorf("%d bytes, %d of them kept, right: %v; %v", len(got), len(kept.came), bytes.Equal(got, body), err)
+	}
+	if ranges.Load() < 6 || most.Load() < 3 {
+		t.Errorf("%d requests for ranges, at most %d connections at a time", ranges.Load(), most.Load())
 	}
 }
 
