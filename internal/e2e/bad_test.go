@@ -127,6 +127,16 @@ func TestHostileRegistry(t *testing.T) {
 	w.Dhow("run", "--rm", ref, "true").OK() // and once all is well again, so is the pull
 }
 
+// TestRegistryWithoutPort: where http is allowed and no port named, a registry may be at port 80 with nothing at 443.
+func TestRegistryWithoutPort(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	ref := "127.0.0.1/busybox:latest"
+	w.Dhow("pull", ref).Fails(1, "127.0.0.1:443: connect: connection refused")
+	w.Hostile("127.0.0.1:80").Serve("busybox:latest", registry.Busybox(t))
+	w.Dhow("pull", "-q", ref).OK()
+}
+
 // TestFullDisk gives the engine a data root of few megabytes.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()

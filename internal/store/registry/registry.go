@@ -179,7 +179,7 @@ func endpoint(domain string) string {
 }
 
 // base returns scheme://host of a registry. Hosts that may be insecure are tried with https first; http is used when what
-// answers there does not speak TLS at all, never because of a certificate.
+// answers there does not speak TLS at all, or when nothing listens there and no port was named; never because of a certificate.
 func (k *Client) base(ctx context.Context, domain string) (string, error) {
 	host := endpoint(domain)
 	if !k.insecure(host) {
@@ -191,25 +191,33 @@ func (k *Client) base(ctx context.Context, domain string) (string, error) {
 	if scheme != "" {
 		return scheme + "://" + host, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "https://"+host+"/v2/", nil)
-	if err != nil {
-		return "", errdef.New(errdef.InvalidArgument, "registry %q: %w", host, err)
-	}
-	req.Header.Set("User-Agent", k.c.UserAgent)
-	resp, err := k.http.Do(req)
+	err := k.answers(ctx, "https", host)
 	scheme = "https"
-	switch {
-	case err == nil:
-		resp.Body.Close()
-	case notTLS(err):
-		scheme = "http"
-	default:
+	var op *net.OpError
+	if err != nil && (notTLS(err) || (&url.URL{Host: host}).Port() == "" && errors.As(err, &op) && op.Op == "dial" && k.answers(ctx, "http", host) == nil) {
+		scheme, err = "http", nil
+	}
+	if err != nil {
 		return "", unreachable(ctx, host, err)
 	}
 	k.mu.Lock()
 	k.schemes[host] = scheme
 	k.mu.Unlock()
 	return scheme + "://" + host, nil
+}
+
+// answers is nil when something at a host answers by a scheme, whatever it says.
+func (k *Client) answers(ctx context.Context, scheme, host string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, scheme+"://"+host+"/v2/", nil)
+	if err != nil {
+		return errdef.New(errdef.InvalidArgument, "registry %q: %w", host, err)
+	}
+	req.Header.Set("User-Agent", k.c.UserAgent)
+	resp, err := k.http.Do(req)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return err
 }
 
 func notTLS(err error) bool {
