@@ -43,7 +43,7 @@ func run(args []string) error {
 	hosts, certs, level := list{}, list{}, slog.LevelInfo
 	f := flag.NewFlagSet("dhowd", flag.ContinueOnError)
 	f.Usage = func() {
-		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or index.erofs\n\nFlags:\n")
+		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or an image's index.erofs\n\nFlags:\n")
 		f.PrintDefaults()
 	}
 	for _, n := range []string{"H", "host"} {

@@ -1,4 +1,4 @@
-// Package dump owns the printing of the store's own files: meta.db, a layer's tree.bin and index.erofs.
+// Package dump owns the printing of the store's own files: meta.db, a layer's tree.bin, an image's index.erofs.
 //
 // It promises to read only, without an engine or beside one, and to print what a damaged file still says. It must never be needed by one.
 package dump

@@ -34,11 +34,15 @@ func TestFiles(t *testing.T) {
 	if _, err := l.Ingest(t.Context(), id, bytes.NewReader(tar)); err != nil {
 		t.Fatal(err)
 	}
+	merged, err := l.Merge(t.Context(), []digest.Digest{id})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var a, b bytes.Buffer
 	if err := Command(&a, []string{"inspect", filepath.Join(layer.Dir(l, id), "tree.bin")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Command(&b, []string{"inspect", filepath.Join(layer.Dir(l, id), "index.erofs")}); err != nil {
+	if err := Command(&b, []string{"inspect", merged.Index}); err != nil {
 		t.Fatal(err)
 	}
 	device, rest, _ := strings.Cut(b.String(), "\n")
@@ -76,7 +80,7 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s is printed", name)
 		}
 	}
-	index, _ := os.ReadFile(filepath.Join(layer.Dir(l, id), "index.erofs"))
+	index, _ := os.ReadFile(merged.Index)
 	for n := 1030; n < len(index); n += 97 {
 		broken := bytes.Clone(index)
 		broken[n] ^= 0xff

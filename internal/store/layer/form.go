@@ -47,19 +47,26 @@ type form interface {
 	mounts(dir string, m *Merged, i *mergedInfo)
 }
 
+// tarOnly is for forms that keep nothing beside a layer's tar.
+type tarOnly struct{}
+
+func (tarOnly) beside() string                                  { return "" }
+func (tarOnly) layer(string, *tree.Table, *os.File, Info) error { return nil }
+func (tarOnly) verify(string, derived) (what string, err error) { return "", nil }
+
 // newForm returns a form by name, nil for a name that is none. The family that keeps the same files has one name on disk, kind.
 func newForm(s *Store, name string) (f form, kind string) {
 	switch name {
 	case FormErofs:
-		return erofsForm{s, false}, FormErofs
+		return erofsForm{s: s}, FormErofs
 	case FormLoop:
-		return erofsForm{s, true}, FormErofs
+		return erofsForm{s: s, loop: true}, FormErofs
 	case FormDir:
 		return dirForm{s}, FormDir
 	case FormBtrfs:
-		return flatForm{s, true}, FormBtrfs
+		return flatForm{s: s, volumes: true}, FormBtrfs
 	case FormVFS:
-		return flatForm{s, false}, FormVFS
+		return flatForm{s: s}, FormVFS
 	}
 	return nil, ""
 }

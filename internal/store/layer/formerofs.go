@@ -17,8 +17,9 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// erofsForm unpacks nothing: an EROFS image over the tars, of each layer and of each chain.
+// erofsForm unpacks nothing: an EROFS image over the tars of each chain.
 type erofsForm struct {
+	tarOnly
 	s    *Store
 	loop bool
 }
@@ -37,7 +38,7 @@ func (f erofsForm) usable(dir string) error {
 		return err
 	}
 	err := writeFile(index, func(w *os.File) error {
-		_, err := erofs.Write(w, tree.NewDir(), []erofs.Device{{Size: 1024}}, erofs.Options{})
+		_, err := erofs.Write(w, tree.NewDir(), []erofs.Device{{Size: 1024}})
 		return err
 	})
 	if err != nil {
@@ -51,22 +52,9 @@ func (f erofsForm) usable(dir string) error {
 	return overlays(dir)
 }
 
-func (f erofsForm) beside() string { return indexFile }
-
-func (f erofsForm) layer(dir string, t *tree.Table, _ *os.File, i Info) error {
-	return writeFile(filepath.Join(dir, indexFile), func(w *os.File) error {
-		_, err := erofs.WriteTable(w, t, []erofs.Device{device(i.DiffID, i.Size)}, erofs.Options{Whiteouts: true})
-		return err
-	})
-}
-
-func (f erofsForm) verify(path string, d derived) (string, error) {
-	return sameImage(path, d.root, []erofs.Device{device(d.info.DiffID, d.info.Size)}, erofs.Options{Whiteouts: true})
-}
-
 func (f erofsForm) chain(_ context.Context, dir string, l *laid) error {
 	return writeFile(filepath.Join(dir, indexFile), func(w *os.File) error {
-		_, err := erofs.WriteTable(w, l.table, l.devices, erofs.Options{})
+		_, err := erofs.WriteTable(w, l.table, l.devices)
 		return err
 	})
 }
@@ -76,7 +64,7 @@ func (f erofsForm) verifyChain(dir string, l *laid) (file, what string, err erro
 	if _, err := os.Lstat(file); err != nil {
 		return file, "it is missing", nil
 	}
-	what, err = sameImage(file, l.table, l.devices, erofs.Options{})
+	what, err = sameImage(file, l.table, l.devices)
 	return file, what, err
 }
 

@@ -3,7 +3,6 @@ package layer
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -15,6 +14,7 @@ import (
 // flatForm keeps each chain as one folder that is whole, for where there is no overlayfs; on btrfs as a read-only subvolume, which
 // shares what it has in common with the chain that is most like it.
 type flatForm struct {
+	tarOnly
 	s       *Store
 	volumes bool
 }
@@ -32,10 +32,6 @@ func (f flatForm) usable(dir string) error {
 	}
 	return nil
 }
-
-func (f flatForm) beside() string                                  { return "" }
-func (f flatForm) layer(string, *tree.Table, *os.File, Info) error { return nil }
-func (f flatForm) verify(string, derived) (what string, err error) { return "", nil }
 
 func (f flatForm) chain(ctx context.Context, dir string, l *laid) error {
 	for _, d := range l.info.Chain { // what is unpacked is verified once more

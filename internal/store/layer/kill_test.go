@@ -121,9 +121,6 @@ func checkWhole(t *testing.T, s *Store) {
 		if _, err := s.tree(id); err != nil {
 			t.Fatal(err)
 		}
-		if st, err := os.Stat(s.path(id, indexFile)); err != nil || st.Size() == 0 {
-			t.Fatalf("%s: index: %v", id, err)
-		}
 	}
 	merged, err := s.ListMerged()
 	if err != nil {
@@ -132,6 +129,9 @@ func checkWhole(t *testing.T, s *Store) {
 	for _, id := range merged {
 		if m, err := s.merged(id); err != nil || len(m.Devices) != 3 {
 			t.Fatalf("merged %s: %v", id, err)
+		}
+		if st, err := os.Stat(s.mergedPath(id, indexFile)); err != nil || st.Size() == 0 {
+			t.Fatalf("%s: index: %v", id, err)
 		}
 	}
 }

@@ -4,7 +4,7 @@
 // layer, and that every form shows the same tree. It must never attach a mount anywhere (Share and Open's probe make
 // detached ones), and never decide whether a layer is still needed.
 //
-// On disk (docs/formats/layer.md): sha256/HEX/{layer.tar,tree.bin,info.json} with index.erofs or fs/, merged/HEX/{info.json,...}, tmp/.
+// On disk (docs/formats/layer.md): sha256/HEX/{layer.tar,tree.bin,info.json}, one form with fs/, merged/HEX/{info.json,...}, tmp/.
 package layer
 
 import (

@@ -148,7 +148,7 @@ func (w *parsing) Write(b []byte) (int, error) {
 }
 
 // sameImage writes an index over the one on disk, as it were, and says where they part.
-func sameImage(path string, t *tree.Table, devices []erofs.Device, o erofs.Options) (what string, err error) {
+func sameImage(path string, t *tree.Table, devices []erofs.Device) (what string, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -157,7 +157,7 @@ func sameImage(path string, t *tree.Table, devices []erofs.Device, o erofs.Optio
 	}
 	defer f.Close()
 	c := &comparing{f: f}
-	if _, err := erofs.WriteTable(c, t, devices, o); err != nil && !errors.Is(err, errDiffers) {
+	if _, err := erofs.WriteTable(c, t, devices); err != nil && !errors.Is(err, errDiffers) {
 		return "", err
 	}
 	if n, _ := f.Read(make([]byte, 1)); n > 0 && !c.differs {

@@ -27,24 +27,17 @@ type Device struct {
 // MaxDevices bounds the tars of one image: the format has 16 bits for them and the device table must lie within its first 8 MiB.
 const MaxDevices = 0xffff
 
-// Options say how whiteouts are shown.
-type Options struct {
-	// Whiteouts writes them for overlayfs: character devices 0:0 and trusted.overlay.opaque. Without it the image is the final
-	// tree, and a tree that still holds whiteouts loses them.
-	Whiteouts bool
-}
-
 // Write is WriteTable for a tree of inodes.
-func Write(w io.Writer, root *tree.Inode, devices []Device, o Options) (int64, error) {
-	return WriteTable(w, tree.Of(root), devices, o)
+func Write(w io.Writer, root *tree.Inode, devices []Device) (int64, error) {
+	return WriteTable(w, tree.Of(root), devices)
 }
 
-// WriteTable writes the image of a tree to w and returns its size, a multiple of 4,096.
-func WriteTable(w io.Writer, t *tree.Table, devices []Device, o Options) (int64, error) {
+// WriteTable writes the image of a tree to w and returns its size, a multiple of 4,096. Whiteouts and links into lower layers are not in it.
+func WriteTable(w io.Writer, t *tree.Table, devices []Device) (int64, error) {
 	if len(devices) > MaxDevices {
 		return 0, errdef.New(errdef.InvalidArgument, "erofs image: %d devices, at most %d", len(devices), MaxDevices)
 	}
-	p, err := plan(t, len(devices), o)
+	p, err := plan(t, len(devices))
 	if err != nil {
 		return 0, err
 	}
@@ -269,11 +262,7 @@ func (e *encoder) payload(number uint32, i *body, from, to int64) {
 }
 
 func (p *layout) fileType(node uint32) byte {
-	mode := uint32(unix.S_IFCHR) // of the whiteout
-	if id := p.nodes[node].id; id != 0 {
-		mode = p.tree.Mode(id)
-	}
-	switch mode & unix.S_IFMT {
+	switch p.tree.Mode(p.nodes[node].id) & unix.S_IFMT {
 	case unix.S_IFREG:
 		return ftReg
 	case unix.S_IFDIR:

@@ -53,7 +53,7 @@ func TestFsck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := WriteTable(f, root, []Device{{Size: int64(b.Len())}}, Options{}); err != nil {
+	if _, err := WriteTable(f, root, []Device{{Size: int64(b.Len())}}); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()

@@ -35,7 +35,7 @@ func mounted(t *testing.T, root *tree.Inode, tars ...string) string {
 		devices = append(devices, Device{Size: st.Size()})
 		params = append(params, mount.Param{Key: "device", Value: p})
 	}
-	size, err := Write(f, root, devices, Options{})
+	size, err := Write(f, root, devices)
 	if err != nil {
 		t.Fatal(err)
 	}

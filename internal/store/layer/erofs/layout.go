@@ -13,10 +13,8 @@ import (
 // and links that do not fit behind their inode. It holds little of a tree, which it asks again and again.
 type layout struct {
 	tree        *tree.Table
-	opts        Options
 	nodes       []node // the root first, parents before children
 	number      []uint32
-	wh          uint32 // number of the inode that all whiteouts share, 0: none yet
 	deviceTable int64
 	dataStart   int64
 	end         int64
@@ -24,9 +22,9 @@ type layout struct {
 
 // node is an inode in the image.
 type node struct {
-	id    tree.ID // 0: the whiteout
-	up    uint32  // directories: the parent's number
-	size  uint32  // directories: bytes
+	id    tree.ID
+	up    uint32 // directories: the parent's number
+	size  uint32 // directories: bytes
 	links uint32
 	slot  uint32 // where it lies
 	block uint32 // first block of plain data, noBlock: none
@@ -44,8 +42,8 @@ type body struct {
 	icount    int // i_xattr_icount
 }
 
-func plan(t *tree.Table, devices int, o Options) (*layout, error) {
-	p := &layout{tree: t, opts: o, nodes: make([]node, 0, t.Inodes()+1), number: make([]uint32, t.Inodes())}
+func plan(t *tree.Table, devices int) (*layout, error) {
+	p := &layout{tree: t, nodes: make([]node, 0, t.Inodes()+1), number: make([]uint32, t.Inodes())}
 	if err := p.fill(p.add(t.Root())); err != nil {
 		return nil, err
 	}
@@ -55,9 +53,7 @@ func plan(t *tree.Table, devices int, o Options) (*layout, error) {
 // add numbers an inode. Numbers in p.number are one more, for 0 to be none.
 func (p *layout) add(id tree.ID) uint32 {
 	p.nodes = append(p.nodes, node{id: id, block: noBlock})
-	if id != 0 {
-		p.number[id] = uint32(len(p.nodes))
-	}
+	p.number[id] = uint32(len(p.nodes))
 	return uint32(len(p.nodes) - 1)
 }
 
@@ -66,31 +62,24 @@ func (p *layout) fill(self uint32) error {
 	p.nodes[self].links = 2
 	var down []uint32
 	err := p.tree.Names(p.nodes[self].id, func(_ []byte, id tree.ID) error {
-		mode := uint32(0)
-		if id != 0 {
-			mode = p.tree.Mode(id)
+		if id == 0 { // a whiteout
+			return nil
 		}
-		switch {
-		case id == 0 && !p.opts.Whiteouts:
-		case id == 0:
-			if p.wh == 0 {
-				p.wh = p.add(0)
-			}
-			p.nodes[p.wh].links++
-		case mode == 0:
+		mode := p.tree.Mode(id)
+		if mode == 0 {
 			p.number[id] = foreign
-		default:
-			if p.number[id] == 0 {
-				p.add(id)
-			}
-			n := p.number[id] - 1
-			if mode&unix.S_IFMT == unix.S_IFDIR {
-				p.nodes[n].up = self
-				down = append(down, n)
-				n = self
-			}
-			p.nodes[n].links++
+			return nil
 		}
+		if p.number[id] == 0 {
+			p.add(id)
+		}
+		n := p.number[id] - 1
+		if mode&unix.S_IFMT == unix.S_IFDIR {
+			p.nodes[n].up = self
+			down = append(down, n)
+			n = self
+		}
+		p.nodes[n].links++
 		return nil
 	})
 	used, blocks := 0, 0
@@ -125,10 +114,7 @@ func (p *layout) entries(self uint32, f func(name []byte, node uint32)) {
 		for len(dots) > 0 && dots[0] < string(name) {
 			dot()
 		}
-		switch {
-		case id == 0 && p.opts.Whiteouts:
-			f(name, p.wh)
-		case id != 0 && p.number[id] != foreign:
+		if id != 0 && p.number[id] != foreign {
 			f(name, p.number[id]-1)
 		}
 		return nil
@@ -140,14 +126,7 @@ func (p *layout) entries(self uint32, f func(name []byte, node uint32)) {
 
 // body settles everything about a node but its place.
 func (p *layout) body(n *node) (b body, err error) {
-	if n.id == 0 {
-		b.Mode = unix.S_IFCHR
-		return b, nil
-	}
 	b.Inode = p.tree.Inode(n.id)
-	if b.IsDir() && b.Dir.Opaque && p.opts.Whiteouts {
-		b.Xattrs = append(b.Xattrs, tree.Xattr{Name: "trusted.overlay.opaque", Value: "y"})
-	}
 	size := 0
 	for _, x := range b.Xattrs {
 		index, name := splitXattr(x.Name)
@@ -208,7 +187,7 @@ func (p *layout) place(devices int) error {
 	p.dataStart = end
 	for i := range p.nodes {
 		n := &p.nodes[i]
-		if n.id == 0 || p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFDIR && p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFLNK {
+		if p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFDIR && p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFLNK {
 			continue
 		}
 		b, err := p.body(n)

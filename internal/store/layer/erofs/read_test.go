@@ -26,7 +26,7 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	var img bytes.Buffer
-	if _, err := Write(&img, root.Tree(), []Device{{Size: int64(b.Len())}}, Options{Whiteouts: true}); err != nil {
+	if _, err := Write(&img, root.Tree(), []Device{{Size: int64(b.Len())}}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(img.Bytes())
@@ -49,7 +49,7 @@ func TestReadSparse(t *testing.T) {
 		root.Dir.Kids[name] = i
 	}
 	var img bytes.Buffer
-	if _, err := Write(&img, root, []Device{{Size: 4096}}, Options{}); err != nil {
+	if _, err := Write(&img, root, []Device{{Size: 4096}}); err != nil {
 		t.Fatal(err)
 	}
 	got, _, err := Read(&img)
