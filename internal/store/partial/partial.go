@@ -25,7 +25,7 @@ import (
 const (
 	// Least is what a blob must have for its beginning to be kept. A smaller one comes in about the time that asking for it takes.
 	Least = 1 << 20
-	// keep is how long a beginning waits for the next try, most is what all that wait may take.
+	// keep is how long a beginning waits for the next try, most is what all that wait may take, where there is room times that.
 	keep = 24 * time.Hour
 	most = 16 << 30
 	// room is how many times a blob's size must be free: it lies there beside the layer that is made of it, which needs the room more.
@@ -120,10 +120,14 @@ func (s *Store) idle() (all []entry, err error) {
 	return all, nil
 }
 
-// sweep removes what nobody owns and is older than age, or more than most. Call it with mu held.
+// sweep removes what nobody owns and is older than age, or more than most, or than its share of the file system. Call it with mu held.
 func (s *Store) sweep(age time.Duration, most int64) (removed int, freed int64, err error) {
 	all, err := s.idle()
-	var sum int64
+	var total, sum int64
+	for _, e := range all {
+		total += e.size
+	}
+	most = min(most, (free(s.dir)+total)/room)
 	for _, e := range all {
 		if since := time.Since(e.used).Abs(); since < age && sum+e.size <= most {
 			sum += e.size
