@@ -236,8 +236,8 @@ func TestWhoExecutes(t *testing.T) {
 	starts := map[string]string{
 		"engine/apparmor":         "apparmor_parser, with our own profile",
 		"engine/container/keeper": "dhow-shim",
-		"engine/files":            "dhowd itself, locked in, to lay a tar over a container's files",
 		"face/cli":                "dhowd, credential helpers of the user",
+		"linux/jail":              "dhowd itself, locked in, to make files of a stranger's bytes",
 		"oci":                     "hooks of config.json",
 		"face/runtime":            "the host's ps, for the command of that name",
 		"oci/criu":                "criu",

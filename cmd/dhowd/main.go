@@ -20,7 +20,9 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine"
 	"github.com/dhow-containers/dhow/internal/engine/files"
 	"github.com/dhow-containers/dhow/internal/face/docker"
+	"github.com/dhow-containers/dhow/internal/linux/jail"
 	"github.com/dhow-containers/dhow/internal/store/dump"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 )
 
 var version, commit = "devel", "" // set by the build (-ldflags -X)
@@ -31,7 +33,7 @@ func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
-	files.Jailed(os.Args)
+	jail.Main(os.Args, files.Layer(), unpack.Trade())
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "dhowd:", err)
 		os.Exit(1)
@@ -63,19 +65,17 @@ func run(args []string) error {
 	f.Var(&c.ImageStoreSize, "image-store-size", "`bytes` (20g) that images may take: beyond it unused ones go, nameless and least recently used first (default no bound)")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
 	showVersion := f.Bool("version", false, "print the version and exit")
-	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
 		return nil
-	} else if err != nil {
+	case err != nil:
 		return err
-	}
-	if *showVersion {
+	case *showVersion:
 		fmt.Println("dhowd", version, commit)
 		return nil
-	}
-	if f.NArg() > 0 {
+	case f.NArg() > 0:
 		return dump.Command(os.Stdout, f.Args())
-	}
-	if os.Geteuid() != 0 {
+	case os.Geteuid() != 0:
 		return errors.New("must run as root: it makes namespaces, mounts and networks (rootless mode is not implemented)")
 	}
 	if c.Shim == "" {

@@ -57,7 +57,7 @@ func (s *Reach) open(ctx context.Context, u *unit) (*os.File, error) {
 		if err != nil {
 			return s.view(u, false)
 		}
-		root, err := top(ctx, r)
+		root, err := reach(ctx, r, rootfs.Top)
 		if err == nil || !r.over(ctx) {
 			return root, err
 		}
@@ -95,7 +95,8 @@ func (s *Reach) furnish(ctx context.Context, u *unit) error {
 	return root.Close()
 }
 
-// Change calls f with the root of a container for writing; nothing else is done with the container meanwhile.
+// Change calls f with the root of a container for writing, by mounts of their own on which nothing acts (mount.Inert); nothing else is done
+// with the container meanwhile.
 func (s *Reach) Change(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error {
 	u, err := s.table.find(ref)
 	if err != nil {
@@ -118,13 +119,16 @@ func (s *Reach) change(ctx context.Context, u *unit, f func(*api.Container, *os.
 	r, err := u.current()
 	var root *os.File
 	if err == nil {
-		if root, err = top(ctx, r); err != nil {
+		if root, err = reach(ctx, r, rootfs.Copy); err != nil {
 			return r, err
 		}
 	} else if root, err = s.view(u, true); err != nil {
 		return nil, err
 	}
 	defer root.Close()
+	if err := rootfs.Still(root); err != nil {
+		return nil, err
+	}
 	return nil, f(u.rec.Load(), root)
 }
 
@@ -158,12 +162,12 @@ func (s *Reach) view(u *unit, write bool) (*os.File, error) {
 	return root, nil
 }
 
-// top opens the root of a run's mount namespace.
-func top(ctx context.Context, r *run) (*os.File, error) {
+// reach opens the root of a run's mount namespace.
+func reach(ctx context.Context, r *run, open func(pidfd *os.File) (*os.File, error)) (*os.File, error) {
 	pidfd, err := held(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("reach the container's files: %w", err)
 	}
 	defer pidfd.Close()
-	return rootfs.Top(pidfd)
+	return open(pidfd)
 }

@@ -116,7 +116,7 @@ func (d *Depot) openLayers(dir, form string) (err error) {
 	if !asked {
 		form = ""
 	}
-	if d.layers, err = layer.Open(dir, layer.Options{Form: form}); err != nil {
+	if d.layers, err = layer.Open(dir, layer.Options{Form: form, Jail: true}); err != nil {
 		return err
 	}
 	if asked {

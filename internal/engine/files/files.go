@@ -17,7 +17,7 @@ type Service struct {
 	Containers Containers
 	Snapshots  Snapshots
 	Spool      string // a folder for nameless files: tars that come in, until they are whole
-	Jail       bool   // what is copied in is written by a process of its own, locked in; this program must know its Word
+	Jail       bool   // what is copied in is written by a process that is locked in: this program gives Layer to jail.Main
 }
 
 // Containers finds containers and opens their files: their root as seen inside, with volumes and binds.
@@ -25,7 +25,7 @@ type Containers interface {
 	Record(ref string) (*api.Container, error)
 	// Look opens them for reading; the container goes on.
 	Look(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error
-	// Change opens them for writing; nothing else is done with the container meanwhile.
+	// Change opens them for writing, by mounts of their own on which nothing acts (mount.Inert); nothing else is done with the container meanwhile.
 	Change(ctx context.Context, ref string, f func(*api.Container, *os.File) error) error
 	// Event tells that files were copied in or out.
 	Event(rec *api.Container, in bool, path string)

@@ -24,6 +24,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/linux/jail"
 )
 
 // box is a container whose root is a folder.
@@ -61,7 +62,7 @@ func (b *box) put(p string, tar []byte, o api.WriteOptions) error {
 }
 
 func (b *box) Look(_ context.Context, _ string, f func(*api.Container, *os.File) error) error {
-	d, err := os.Open(b.root)
+	d, err := jail.Inert(b.root, false)
 	if err != nil {
 		return err
 	}

@@ -1,110 +1,46 @@
 package files
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"runtime"
-	"strings"
-	"syscall"
 
-	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/jail"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/store/layer/extract"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
+	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// Word is the one argument with which dhowd is no engine, but the process that lays a tar over a container's files.
-const Word = "lay-tar-in-jail"
+// Layer is the trade that a program with a Service whose Jail is set gives to jail.Main: it lays a tar over a container's files.
+func Layer() jail.Trade { return jail.Trade{Word: word, Do: layHere} }
 
-// The descriptors of that process, behind the standard ones: the container's root, the folder, the tar.
-const (
-	rootFD = 3 + iota
-	dirFD
-	tarFD
-)
+const word = "lay-tar-in-jail"
 
-// task is what it reads, and verdict what it answers; no text is success.
+// task is what that process is told. Its folders are the container's root and the one that the tar goes into; its file is the tar.
 type task struct {
 	Path    string
 	Options extract.Options
 }
 
-type verdict struct {
-	Kind errdef.Kind
-	Text string
+// jailed has a tar laid by a process that is locked in. It lives on when the engine dies: no half copy then.
+func jailed(ctx context.Context, t extract.Target, data *os.File, root *tree.Inode, o extract.Options) error {
+	names := int64(0)
+	_ = tree.Walk(root, func(string, *tree.Inode, *tree.Inode) error { names++; return nil })
+	return jail.Job{
+		Word: word, Task: task{t.Path, o}, Folders: []*os.File{t.Root.File(), t.Dir}, Files: []*os.File{data},
+		Memory: 256<<20 + names<<10, Outlives: true,
+	}.Run(ctx)
 }
 
-const mostAnswer = 64 << 10
-
-// jailed has a tar laid by a process in namespaces of its own, that reaches files below the container's root only, and has the
-// capabilities to make files and no others. It lives on when the engine dies: no half copy then.
-func jailed(ctx context.Context, t extract.Target, data *os.File, o extract.Options) error {
-	in, err := json.Marshal(task{t.Path, o})
-	if err != nil {
-		return fmt.Errorf("describe the copy: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", Word)
-	cmd.Args[0] = "dhowd"
-	cmd.Env = []string{"GOMAXPROCS=1"}
-	cmd.Dir = "/"
-	var out, errs limited
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &errs
-	cmd.ExtraFiles = []*os.File{t.Root.File(), t.Dir, data}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS, Unshareflags: syscall.CLONE_NEWNS}
-	err = cmd.Run()
-	var v verdict
-	if derr := json.Unmarshal(out.Bytes(), &v); err != nil || derr != nil {
-		return fmt.Errorf("the process that writes into the container: %w: %s", errors.Join(err, derr), strings.TrimSpace(errs.String()))
-	}
-	if v.Text != "" {
-		return errdef.New(v.Kind, "%s", v.Text)
-	}
-	return nil
-}
-
-// limited keeps the beginning of what is written.
-type limited struct{ bytes.Buffer }
-
-func (l *limited) Write(b []byte) (int, error) {
-	if room := mostAnswer - l.Len(); room > 0 {
-		l.Buffer.Write(b[:min(len(b), room)])
-	}
-	return len(b), nil
-}
-
-// Jailed is that process, when the arguments say so, and does not return then.
-func Jailed(args []string) {
-	if len(args) != 2 || args[1] != Word {
-		return
-	}
-	var v verdict
-	if err := layHere(); err != nil {
-		v = verdict{errdef.KindOf(err), err.Error()}
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(v); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-func layHere() error {
-	root := os.NewFile(rootFD, "root")
-	if err := jail.Enter(runtime.GOARCH, root); err != nil {
-		return err
-	}
+func layHere(w jail.Work) error {
 	var k task
-	if err := json.NewDecoder(io.LimitReader(os.Stdin, mostAnswer)).Decode(&k); err != nil {
+	if err := json.Unmarshal(w.Task, &k); err != nil {
 		return fmt.Errorf("read the task: %w", err)
 	}
-	data := os.NewFile(tarFD, "tar")
+	data := w.Files[0]
 	p := tarindex.NewPlain(tarindex.Limits{Size: most})
 	if _, err := io.CopyBuffer(p, io.NewSectionReader(data, 0, most), make([]byte, 256<<10)); err != nil {
 		return bad(err)
@@ -113,6 +49,6 @@ func layHere() error {
 	if err != nil {
 		return bad(err)
 	}
-	t := extract.Target{Root: safepath.FromFile(root), Dir: os.NewFile(dirFD, "folder"), Path: k.Path}
+	t := extract.Target{Root: safepath.FromFile(w.Folders[0]), Dir: w.Folders[1], Path: k.Path}
 	return extract.Into(context.Background(), t, table.Tree(), data, k.Options)
 }

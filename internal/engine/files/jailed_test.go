@@ -11,11 +11,12 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
+	"github.com/dhow-containers/dhow/internal/linux/jail"
 )
 
 // TestMain lets the test binary be the process that is locked in.
 func TestMain(m *testing.M) {
-	Jailed(os.Args)
+	jail.Main(os.Args, Layer())
 	os.Exit(m.Run())
 }
 

@@ -117,7 +117,7 @@ func (s *Service) lay(ctx context.Context, a asked, rec *api.Container, f *os.Fi
 	}
 	t := extract.Target{Root: in, Dir: h, Path: follow(in, a.clean)}
 	if s.Jail {
-		err = jailed(ctx, t, data, how)
+		err = jailed(ctx, t, data, root, how)
 	} else {
 		err = extract.Into(ctx, t, root, data, how)
 	}

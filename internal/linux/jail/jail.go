@@ -1,67 +1,107 @@
-// Package jail owns the locking in of this process: what it may do afterwards is work below the folders it was given, and little else.
+// Package jail owns processes that are locked in: our own program, started anew, that does one piece of work with bytes of strangers.
 //
-// It promises that every thread is locked in when Enter returns nil, and that nothing gets out again: not this process, nor what it executes.
-// What the kernel does not know (Landlock before Linux 5.19) is left out, capabilities and the filter of system calls are not. Other processes
-// are left to a PID namespace. It must never be entered by a process that has other work.
+// It promises that such a process reaches the descriptors it was given and nothing else: its root is an empty folder that it cannot write
+// to, it has mounts, processes and IPC of its own, files below its folders only, no device, no program and no socket, the few
+// capabilities that making files takes, and the system calls of the list in filter.go; and that no thread of it begins before all that
+// holds. What the kernel does not know (Landlock before Linux 5.19) is left out, all else is not. It must never be entered by a process
+// that has other work.
 package jail
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
+	"syscall"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/dhow-containers/dhow/internal/linux/seccomp"
+	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/selfexe"
 )
 
-// Keep are the capabilities that writing files with all their attributes takes. That a link is made from a descriptor takes the last one;
-// what else it would allow, open_by_handle_at(2), the filter does not.
-var Keep = []uintptr{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_MKNOD, unix.CAP_SETFCAP, unix.CAP_DAC_READ_SEARCH}
-
-// names are those that the filter is to know of.
-var names = []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"}
-
-// What Landlock knows, by its version (landlock(7)).
-const (
-	refers   = 2 // links and renames from folder to folder are denied before that, whatever the rules say
-	cuts     = 3
-	networks = 4
-	ioctls   = 5
-	scopes   = 6
-
-	everything = unix.LANDLOCK_ACCESS_FS_EXECUTE<<13 - 1 // of the first version
-)
-
-// rights are the rights over files that a version knows, and those that a folder gets.
-func rights(version int) (known, given uint64) {
-	known = everything
-	if version >= refers {
-		known |= unix.LANDLOCK_ACCESS_FS_REFER
-	}
-	if version >= cuts {
-		known |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
-	}
-	given = known &^ (unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_MAKE_SOCK)
-	if version >= ioctls {
-		known |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
-	}
-	return known, given
+// Trade is what a locked in process can do.
+type Trade struct {
+	Word string // the first argument of a program that is to be that process
+	Do   func(Work) error
 }
 
-// Enter locks this process in: files below these folders, the descriptors it has, the capabilities of Keep, containers' default filter.
-func Enter(arch string, folders ...*os.File) error {
-	if err := allThreads("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return err
+// Work is what it gets.
+type Work struct {
+	Task           json.RawMessage
+	Folders, Files []*os.File // with the names they had
+}
+
+// order is what it reads, and verdict what it answers; no text is success.
+type order struct {
+	Names []string
+	Task  json.RawMessage
+}
+
+type verdict struct {
+	Kind  errdef.Kind
+	Text  string
+	Errno syscall.Errno
+}
+
+// Limits of what the two tell each other.
+const (
+	mostOrder  = 1 << 20
+	mostAnswer = 64 << 10
+	mostErrors = 4 << 10
+)
+
+// firstFD is the first descriptor behind the standard ones.
+const firstFD = 3
+
+// Main is for the beginning of every program that calls Run: it does not return when the arguments say that this process is to be locked in.
+func Main(args []string, trades ...Trade) {
+	if len(args) != 5 {
+		return
 	}
-	if err := landlock(folders); err != nil {
-		return err
+	for _, t := range trades {
+		if t.Word == args[1] {
+			os.Exit(t.serve(args[2:]))
+		}
 	}
-	if err := drop(); err != nil {
-		return err
+}
+
+func (t Trade) serve(args []string) (code int) {
+	selfexe.Name(t.Word)
+	var v verdict
+	if err := t.work(args); err != nil {
+		v = verdict{Kind: errdef.KindOf(err), Text: err.Error()}
+		errors.As(err, &v.Errno)
 	}
-	f, err := seccomp.Compile(seccomp.Default(names), arch)
-	if err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(v); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// work locks this process in before it reads what it is to do.
+func (t Trade) work(args []string) error {
+	var n [3]int // folders, all descriptors, bytes of memory
+	for i := range n {
+		var err error
+		if n[i], err = strconv.Atoi(args[i]); err != nil {
+			return fmt.Errorf("jail: %w", err)
+		}
+	}
+	if err := enter(n[0], n[1], int64(n[2])); err != nil {
 		return fmt.Errorf("jail: %w", err)
 	}
-	return filter(f)
+	var o order
+	if err := json.NewDecoder(io.LimitReader(os.Stdin, mostOrder)).Decode(&o); err != nil {
+		return fmt.Errorf("jail: read the task: %w", err)
+	}
+	if len(o.Names) != n[1] {
+		return fmt.Errorf("jail: %d descriptors, %d names", n[1], len(o.Names))
+	}
+	all := make([]*os.File, n[1])
+	for i := range all {
+		all[i] = os.NewFile(uintptr(firstFD+i), o.Names[i])
+	}
+	return t.Do(Work{Task: o.Task, Folders: all[:n[0]], Files: all[n[0]:]})
 }

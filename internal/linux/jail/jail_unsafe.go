@@ -2,7 +2,6 @@ package jail
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 	"unsafe"
 
@@ -14,13 +13,13 @@ import (
 // allThreads makes a call by which a thread confines itself in every one.
 func allThreads(what string, nr, a, b, c uintptr) error {
 	if _, _, e := syscall.AllThreadsSyscall(nr, a, b, c); e != 0 {
-		return fmt.Errorf("jail: %s: %w", what, e)
+		return fmt.Errorf("%s: %w", what, e)
 	}
 	return nil
 }
 
-// landlock allows files below the folders and no others, and no network.
-func landlock(folders []*os.File) error {
+// landlock allows files below so many folders and no others, and no network.
+func landlock(folders int) error {
 	v, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if e == unix.ENOSYS || e == unix.EOPNOTSUPP || e == 0 && v < refers {
 		return nil
@@ -36,25 +35,25 @@ func landlock(folders []*os.File) error {
 	}
 	fd, _, e := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&set)), size, 0)
 	if e != 0 {
-		return fmt.Errorf("jail: landlock_create_ruleset: %w", e)
+		return fmt.Errorf("landlock_create_ruleset: %w", e)
 	}
 	defer unix.Close(int(fd))
-	for _, f := range folders {
+	for n := range folders {
 		rule := struct { // packed
 			rights uint64
 			parent int32
-		}{given, int32(f.Fd())}
+		}{given, int32(firstFD + n)}
 		if _, _, e := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, fd, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); e != 0 {
-			return fmt.Errorf("jail: landlock_add_rule: %w", e)
+			return fmt.Errorf("landlock_add_rule: %w", e)
 		}
 	}
 	return allThreads("landlock_restrict_self", unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0)
 }
 
-// drop gives up every capability but those of Keep, for good.
+// drop gives up every capability but those of kept, for good.
 func drop() error {
 	var keep uint64
-	for _, c := range Keep {
+	for _, c := range kept {
 		keep |= 1 << c
 	}
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
@@ -70,8 +69,8 @@ func drop() error {
 	return allThreads("capset", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&data)), 0)
 }
 
-// filter loads the system call filter into every thread.
-func filter(f *seccomp.Filter) error {
+// load gives every thread the filter.
+func load(f *seccomp.Filter) error {
 	code := f.Bytes()
 	prog := struct {
 		n      uint16
@@ -80,9 +79,9 @@ func filter(f *seccomp.Filter) error {
 	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(f.Flags)|unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	switch {
 	case e != 0:
-		return fmt.Errorf("jail: seccomp: %w", e)
+		return fmt.Errorf("seccomp: %w", e)
 	case thread != 0: // no errno: the thread that cannot follow, and none has the filter
-		return fmt.Errorf("jail: seccomp: thread %d has a filter of its own", thread)
+		return fmt.Errorf("seccomp: thread %d has a filter of its own", thread)
 	}
 	return nil
 }

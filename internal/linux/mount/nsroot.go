@@ -29,6 +29,19 @@ func RootOf(pidfd *os.File) (m *os.File, err error) {
 	return m, nil
 }
 
+// CopyOf makes a detached copy of all mounts of a process's mount namespace, as they are now, but those that are unbindable. The process is
+// given by its pidfd.
+func CopyOf(pidfd *os.File) (m *os.File, err error) {
+	err = Apart(func() error {
+		if err := unix.Setns(int(pidfd.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter mount namespace: %w", err)
+		}
+		m, err = Clone(nil, "/", true)
+		return err
+	})
+	return m, err
+}
+
 // TopOf returns a handle of the root of a process's mount namespace, whatever that process calls its root: paths below it see what is
 // mounted in there. The process is given by its pidfd.
 func TopOf(pidfd *os.File) (root *os.File, err error) {

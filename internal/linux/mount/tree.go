@@ -89,6 +89,9 @@ func AttachAt(m *os.File, path string) error {
 	return nil
 }
 
+// Inert are the attributes of a mount on which nothing acts: devices are not opened, programs not executed, their setuid bits not heeded.
+const Inert = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
 // Attr says what SetAttr changes: MOUNT_ATTR_* bits to set and to clear, a propagation (MS_PRIVATE, MS_SLAVE, ...; 0 leaves it)
 // and, for an ID-mapped mount, the user namespace whose map applies (Set must then hold MOUNT_ATTR_IDMAP).
 type Attr struct {

@@ -36,7 +36,7 @@ type form interface {
 	// beside is the name of what lies beside a layer's tar; "" where that is nothing.
 	beside() string
 	// layer makes that in dir, synced.
-	layer(dir string, t *tree.Table, tar *os.File, i Info) error
+	layer(ctx context.Context, dir string, t *tree.Table, tar *os.File, i Info) error
 	// verify compares it with what the tar says; what tells where they part. That it is absent is no difference.
 	verify(path string, d derived) (what string, err error)
 	// chain makes in dir, synced, what is kept of a chain.
@@ -50,9 +50,9 @@ type form interface {
 // tarOnly is for forms that keep nothing beside a layer's tar.
 type tarOnly struct{}
 
-func (tarOnly) beside() string                                  { return "" }
-func (tarOnly) layer(string, *tree.Table, *os.File, Info) error { return nil }
-func (tarOnly) verify(string, derived) (what string, err error) { return "", nil }
+func (tarOnly) beside() string                                                   { return "" }
+func (tarOnly) layer(context.Context, string, *tree.Table, *os.File, Info) error { return nil }
+func (tarOnly) verify(string, derived) (what string, err error)                  { return "", nil }
 
 // newForm returns a form by name, nil for a name that is none. The family that keeps the same files has one name on disk, kind.
 func newForm(s *Store, name string) (f form, kind string) {
@@ -166,12 +166,12 @@ func RemoveTree(dir string) error {
 func flat(s *Store) bool { _, ok := s.form.(flatForm); return ok }
 
 // reshape adds this store's form to a layer that was ingested in another.
-func (s *Store) reshape(id digest.Digest) error {
+func (s *Store) reshape(ctx context.Context, id digest.Digest) error {
 	have := s.path(id, s.form.beside())
 	if _, err := os.Lstat(have); err == nil {
 		return nil
 	}
-	d, err := sound(context.Background(), s, id) // what is unpacked is verified once more
+	d, err := sound(ctx, s, id) // what is unpacked is verified once more
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *Store) reshape(id digest.Digest) error {
 		return err
 	}
 	defer drop()
-	if err := s.form.layer(dir, d.root, tar, d.info); err != nil {
+	if err := s.form.layer(ctx, dir, d.root, tar, d.info); err != nil {
 		return err
 	}
 	return publish(filepath.Join(dir, filepath.Base(have)), have)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 )
 
 // dirForm unpacks each layer for overlayfs.
@@ -16,12 +17,12 @@ func (f dirForm) name() string            { return FormDir }
 func (f dirForm) usable(dir string) error { return overlays(dir) }
 func (f dirForm) beside() string          { return fsDir }
 
-func (f dirForm) layer(dir string, t *tree.Table, tar *os.File, _ Info) error {
+func (f dirForm) layer(ctx context.Context, dir string, t *tree.Table, tar *os.File, _ Info) error {
 	dest := filepath.Join(dir, fsDir)
 	if err := os.Mkdir(dest, 0o700); err != nil {
 		return err
 	}
-	return unpack(dest, t.Tree(), unpacking{from: tars{tar}, whiteouts: true})
+	return f.s.unpack.Into(ctx, dest, t, unpack.How{Tars: tars{tar}, Whiteouts: true})
 }
 
 func (f dirForm) verify(path string, d derived) (string, error) {
@@ -30,7 +31,7 @@ func (f dirForm) verify(path string, d derived) (string, error) {
 		return "", err
 	}
 	defer tar.Close()
-	return verifyFolder(path, d.root.Tree(), tars{tar})
+	return unpack.Verify(path, d.root.Tree(), tars{tar})
 }
 
 // chain makes the folders of layers that came in another form, and the mending folder.
@@ -39,7 +40,7 @@ func (f dirForm) chain(ctx context.Context, dir string, l *laid) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := f.s.reshape(d); err != nil {
+		if err := f.s.reshape(ctx, d); err != nil {
 			return err
 		}
 	}
@@ -56,8 +57,15 @@ func (f dirForm) chain(ctx context.Context, dir string, l *laid) error {
 		}
 		m.add(root)
 	}
-	l.info.Fix, err = m.mend(filepath.Join(dir, fsDir), l.table.Tree(), t)
-	return err
+	fix := m.mend(l.table.Tree())
+	if l.info.Fix = fix != nil; !l.info.Fix {
+		return nil
+	}
+	dest := filepath.Join(dir, fsDir)
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		return err
+	}
+	return f.s.unpack.Into(ctx, dest, tree.Of(fix), unpack.How{Tars: t})
 }
 
 func (f dirForm) verifyChain(string, *laid) (file, what string, err error) { return "", "", nil }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/linux/btrfs"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 )
 
 // flatForm keeps each chain as one folder that is whole, for where there is no overlayfs; on btrfs as a read-only subvolume, which
@@ -45,16 +46,16 @@ func (f flatForm) chain(ctx context.Context, dir string, l *laid) error {
 	}
 	defer t.close()
 	dest := filepath.Join(dir, fsDir)
-	u := unpacking{from: t}
+	how := unpack.How{Tars: t}
 	if f.volumes {
-		u.old, u.common = f.relative(dest, l.info.Chain)
+		how.Old, how.Common = f.relative(dest, l.info.Chain)
 	}
-	if u.old == nil {
+	if how.Old == nil {
 		if err := makeFolder(dest, f.volumes); err != nil {
 			return err
 		}
 	}
-	if err := unpack(dest, l.table.Tree(), u); err != nil {
+	if err := f.s.unpack.Into(ctx, dest, l.table, how); err != nil {
 		return err
 	}
 	if f.volumes {
@@ -64,7 +65,7 @@ func (f flatForm) chain(ctx context.Context, dir string, l *laid) error {
 }
 
 // relative makes dest a snapshot of the chain that has the most layers in common from the lowest on, and returns what is in it. There may be none.
-func (f flatForm) relative(dest string, chain []digest.Digest) (old *tree.Inode, common int) {
+func (f flatForm) relative(dest string, chain []digest.Digest) (old *tree.Table, common int) {
 	ids, err := f.s.ListMerged()
 	if err != nil {
 		return nil, 0
@@ -91,7 +92,7 @@ func (f flatForm) relative(dest string, chain []digest.Digest) (old *tree.Inode,
 	if err != nil || btrfs.Snapshot(from, dest) != nil { // it may be on its way out
 		return nil, 0
 	}
-	return l.table.Tree(), common
+	return l.table, common
 }
 
 func (f flatForm) verifyChain(dir string, l *laid) (file, what string, err error) {
@@ -101,14 +102,14 @@ func (f flatForm) verifyChain(dir string, l *laid) (file, what string, err error
 	}
 	defer t.close()
 	file = filepath.Join(dir, fsDir)
-	what, err = verifyFolder(file, l.table.Tree(), t)
+	what, err = unpack.Verify(file, l.table.Tree(), t)
 	return file, what, err
 }
 
 func (f flatForm) mounts(dir string, m *Merged, _ *mergedInfo) { m.Folder = filepath.Join(dir, fsDir) }
 
 // Copy makes dest, which must not exist, a folder that holds what Merged.Folder does and that nobody else has.
-func (m Merged) Copy(dest string) error {
+func (m Merged) Copy(ctx context.Context, dest string) error {
 	if m.volume && m.ChainID != "" {
 		return btrfs.Snapshot(m.Folder, dest)
 	}
@@ -119,10 +120,5 @@ func (m Merged) Copy(dest string) error {
 	if err != nil {
 		return err
 	}
-	from, err := openFolder(m.Folder)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	return unpack(dest, l.table.Tree(), unpacking{from: from})
+	return m.store.unpack.Into(ctx, dest, l.table, unpack.How{Folder: m.Folder})
 }

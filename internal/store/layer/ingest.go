@@ -91,7 +91,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 		}
 	}
 	info := Info{DiffID: id, Size: size, Entries: p.Entries(), Foreign: p.Foreign(), Implicit: t.Implicit()}
-	if err := beside(s, dir, t, f, info); err != nil {
+	if err := beside(ctx, s, dir, t, f, info); err != nil {
 		return Info{}, err
 	}
 	if err := f.Sync(); err != nil {
@@ -101,11 +101,11 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 }
 
 // beside writes what follows from a layer's tar into dir, synced.
-func beside(s *Store, dir string, t *tree.Table, tar *os.File, info Info) error {
+func beside(ctx context.Context, s *Store, dir string, t *tree.Table, tar *os.File, info Info) error {
 	if err := writeFile(filepath.Join(dir, treeFile), func(f *os.File) error { return t.Encode(f) }); err != nil {
 		return err
 	}
-	if err := s.form.layer(dir, t, tar, info); err != nil {
+	if err := s.form.layer(ctx, dir, t, tar, info); err != nil {
 		return err
 	}
 	return writeSync(filepath.Join(dir, infoFile), info)

@@ -27,7 +27,7 @@ func store(t testing.TB, form string) *Store {
 	if form == FormDir && os.Getuid() != 0 {
 		t.Skip("needs root: owners and nodes")
 	}
-	s, err := Open(filepath.Join(t.TempDir(), "layers"), Options{Form: form})
+	s, err := Open(filepath.Join(t.TempDir(), "layers"), Options{Form: form, Jail: true})
 	if err != nil {
 		t.Fatal(err)
 	}

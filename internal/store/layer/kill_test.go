@@ -14,20 +14,24 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/linux/jail"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 )
 
 // TestMain lets the test binary play the process that gets killed.
 func TestMain(m *testing.M) {
+	jail.Main(os.Args, unpack.Trade(), jail.Trade{Word: "escape", Do: escape}, jail.Trade{Word: "lie", Do: lie}, jail.Trade{Word: "die", Do: die}, jail.Trade{Word: "hang", Do: hang}, jail.Trade{Word: "measure", Do: measure})
 	if dir := os.Getenv("LAYER_KILL_DIR"); dir != "" {
-		churn(dir)
+		churn(dir, os.Getenv("LAYER_KILL_FORM"))
 		return
 	}
 	os.Exit(m.Run())
 }
 
 // churn ingests, merges and removes the same few layers for ever.
-func churn(dir string) {
-	s, err := Open(dir, Options{Form: FormErofs})
+func churn(dir, form string) {
+	s, err := Open(dir, Options{Form: form, Jail: true})
 	if err != nil {
 		os.Exit(3)
 	}
@@ -67,24 +71,36 @@ func killTar(n int) []byte {
 // TestKilled kills a busy process at random moments. Whatever has a name afterwards is whole, Sweep removes all else, and the
 // work can be done again.
 func TestKilled(t *testing.T) {
-	rounds := 40
+	killed(t, FormErofs, 40, 60*time.Millisecond)
+}
+
+// TestKilledUnpacking is TestKilled where a process that is locked in does the work.
+func TestKilledUnpacking(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: owners")
+	}
+	killed(t, FormDir, 40, 200*time.Millisecond)
+	killed(t, FormVFS, 20, 200*time.Millisecond)
+}
+
+func killed(t *testing.T, form string, rounds int, most time.Duration) {
 	if testing.Short() {
 		rounds = 5
 	}
 	dir := filepath.Join(t.TempDir(), "layers")
 	for round := range rounds {
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), "LAYER_KILL_DIR="+dir)
+		cmd.Env = append(os.Environ(), "LAYER_KILL_DIR="+dir, "LAYER_KILL_FORM="+form)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20*time.Millisecond + time.Duration(rand.Intn(40_000))*time.Microsecond)
+		time.Sleep(20*time.Millisecond + time.Duration(rand.Int63n(int64(most-20*time.Millisecond))))
 		cmd.Process.Kill()
 		cmd.Wait()
 		if code := cmd.ProcessState.ExitCode(); code != -1 {
 			t.Fatalf("round %d: the process ended by itself with %d", round, code)
 		}
-		s, err := Open(dir, Options{Form: FormErofs})
+		s, err := Open(dir, Options{Form: form, Jail: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,17 +137,17 @@ func checkWhole(t *testing.T, s *Store) {
 		if _, err := s.tree(id); err != nil {
 			t.Fatal(err)
 		}
+		if bad, err := Verify(t.Context(), s, id); err != nil || bad != nil {
+			t.Fatalf("%s: %v %v", id, bad, err)
+		}
 	}
 	merged, err := s.ListMerged()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range merged {
-		if m, err := s.merged(id); err != nil || len(m.Devices) != 3 {
-			t.Fatalf("merged %s: %v", id, err)
-		}
-		if st, err := os.Stat(s.mergedPath(id, indexFile)); err != nil || st.Size() == 0 {
-			t.Fatalf("%s: index: %v", id, err)
+		if bad, err := VerifyMerged(s, id); err != nil || bad != nil {
+			t.Fatalf("merged %s: %v %v", id, bad, err)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 )
 
 // Options configure a Store.
@@ -28,6 +29,8 @@ type Options struct {
 	// Form is one of Forms, or "" for the first of them that works here.
 	Form   string
 	Limits tarindex.Limits
+	// Jail says that what is unpacked is written by a process that is locked in: this program gives unpack.Trade to jail.Main.
+	Jail bool
 }
 
 // Store is a folder of layers. Its methods may be called concurrently; one process at a time may have it open.
@@ -36,6 +39,7 @@ type Store struct {
 	form   form
 	kind   string // what the form's files are called on disk
 	limits tarindex.Limits
+	unpack unpack.Unpacker
 
 	flights flights
 	shared  shared
@@ -82,8 +86,11 @@ func Open(dir string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("open layer store: %w", err)
 		}
 	}
-	s := &Store{dir: dir, limits: o.Limits, staged: map[string]struct{}{}, freed: make(chan struct{})}
+	s := &Store{dir: dir, limits: o.Limits, staged: map[string]struct{}{}, freed: make(chan struct{}), unpack: unpack.Unpacker{Dir: dir}}
 	close(s.freed)
+	if o.Jail {
+		s.unpack.Word = unpack.Word
+	}
 	return s, choose(s, o.Form)
 }
 

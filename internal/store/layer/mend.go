@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"os"
 	"strings"
 
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
@@ -72,20 +71,17 @@ func (m *mends) settle(root *tree.Inode) {
 	}
 }
 
-// mend writes the mending folder; made is false when there is nothing to mend. Files are copies there.
-func (m *mends) mend(dest string, root *tree.Inode, t tars) (made bool, err error) {
+// mend returns the mending folder's tree; nil when there is nothing to mend. Files are copies there.
+func (m *mends) mend(root *tree.Inode) *tree.Inode {
 	m.settle(root)
 	if len(m.paths) == 0 {
-		return false, nil
+		return nil
 	}
 	fix := shell(root)
 	for _, p := range m.paths {
 		graft(fix, root, p)
 	}
-	if err := os.Mkdir(dest, 0o700); err != nil {
-		return false, err
-	}
-	return true, unpack(dest, fix, unpacking{from: t})
+	return fix
 }
 
 // shell is a directory with another's attributes and nothing in it.

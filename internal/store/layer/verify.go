@@ -216,7 +216,7 @@ func Mend(ctx context.Context, s *Store, id digest.Digest) error {
 		return err
 	}
 	defer tar.Close()
-	if err := beside(s, dir, d.root, tar, d.info); err != nil {
+	if err := beside(ctx, s, dir, d.root, tar, d.info); err != nil {
 		return fmt.Errorf("mend layer %s: %w", id, err)
 	}
 	for _, n := range []string{treeFile, s.form.beside(), infoFile} {
@@ -245,7 +245,7 @@ func Replace(ctx context.Context, s *Store, id digest.Digest, r io.Reader) error
 		return err
 	}
 	defer drop()
-	fresh, err := Open(dir, Options{Form: s.form.name(), Limits: s.limits})
+	fresh, err := Open(dir, Options{Form: s.form.name(), Limits: s.limits, Jail: s.unpack.Word != ""})
 	if err != nil {
 		return err
 	}

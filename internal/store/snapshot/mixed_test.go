@@ -16,7 +16,7 @@ func TestOtherForm(t *testing.T) {
 	dir := disk.Mounted(t, "btrfs", 1024) // where every form works
 	open := func(form string) (w world) {
 		var err error
-		if w.layers, err = layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: form}); err != nil {
+		if w.layers, err = layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: form, Jail: true}); err != nil {
 			t.Fatal(err)
 		}
 		if w.snaps, err = Open(filepath.Join(dir, "snapshots"), w.layers); err != nil {
@@ -83,7 +83,7 @@ func TestRelatives(t *testing.T) {
 	}
 	open := func(name string) (w world) {
 		var err error
-		if w.layers, err = layer.Open(filepath.Join(dir, name, "layers"), layer.Options{Form: layer.FormBtrfs}); err == nil {
+		if w.layers, err = layer.Open(filepath.Join(dir, name, "layers"), layer.Options{Form: layer.FormBtrfs, Jail: true}); err == nil {
 			w.snaps, err = Open(filepath.Join(dir, name, "snapshots"), w.layers)
 		}
 		if err != nil {

@@ -99,13 +99,13 @@ func (s *Store) Prepare(ctx context.Context, id string, chain []digest.Digest) (
 		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
 	}
 	rec := record{Chain: chain, Flat: m.Folder != ""}
-	if err := s.make(id, rec, m); err != nil {
+	if err := s.make(ctx, id, rec, m); err != nil {
 		return bundle.Rootfs{}, fmt.Errorf("prepare snapshot %s: %w", id, err)
 	}
 	return s.rootfs(id, rec, m), nil
 }
 
-func (s *Store) make(id string, rec record, m layer.Merged) (err error) {
+func (s *Store) make(ctx context.Context, id string, rec record, m layer.Merged) (err error) {
 	dir, err := os.MkdirTemp(s.dir, coming)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (s *Store) make(id string, rec record, m layer.Merged) (err error) {
 		}
 	}()
 	if rec.Flat {
-		err = m.Copy(filepath.Join(dir, flatDir))
+		err = m.Copy(ctx, filepath.Join(dir, flatDir))
 	} else {
 		err = errors.Join(os.Mkdir(filepath.Join(dir, upperDir), 0o700), os.Mkdir(filepath.Join(dir, workDir), 0o700))
 	}

@@ -16,8 +16,10 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/linux/jail"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 	"github.com/dhow-containers/dhow/internal/testkit/disk"
 )
 
@@ -79,6 +81,12 @@ func makeTar(t testing.TB, entries ...entry) []byte {
 	return b.Bytes()
 }
 
+// TestMain lets the test binary be the process that unpacks.
+func TestMain(m *testing.M) {
+	jail.Main(os.Args, unpack.Trade())
+	os.Exit(m.Run())
+}
+
 // world is a layer store and a snapshot store of one form.
 type world struct {
 	layers *layer.Store
@@ -98,7 +106,7 @@ func forms(t *testing.T, f func(t *testing.T, w world)) {
 			if name == layer.FormBtrfs {
 				dir = disk.Mounted(t, "btrfs", 1024)
 			}
-			l, err := layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: name})
+			l, err := layer.Open(filepath.Join(dir, "layers"), layer.Options{Form: name, Jail: true})
 			if err != nil {
 				t.Fatal(err)
 			}

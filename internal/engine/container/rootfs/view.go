@@ -154,6 +154,14 @@ func targetOf(in *safepath.Root, p string, isDir, make bool) (*os.File, error) {
 // Top is a handle of the root of a process's mount namespace; paths below it see what is mounted in there.
 func Top(pidfd *os.File) (*os.File, error) { return mount.TopOf(pidfd) }
 
+// Copy is a copy of all mounts of a process's mount namespace, as they are now.
+func Copy(pidfd *os.File) (*os.File, error) { return mount.CopyOf(pidfd) }
+
+// Still has nothing act any more on mounts that are seen by nobody else: devices, programs, setuid bits.
+func Still(view *os.File) error {
+	return mount.SetAttr(view, true, mount.Attr{Set: mount.Inert, Propagation: unix.MS_PRIVATE})
+}
+
 // Freeze makes a view read-only, but for the places on it.
 func Freeze(view *os.File) error {
 	return mount.SetAttr(view, false, mount.Attr{Set: unix.MOUNT_ATTR_RDONLY})

@@ -147,6 +147,15 @@ func (e *treeEncoder) dir(d *Dir) {
 
 // Decode reads what Encode wrote. Damage gives a DataLoss error, never a panic or an allocation beyond the input's size.
 func Decode(b []byte) (*Inode, error) {
+	seen, err := decode(b)
+	if err != nil {
+		return nil, err
+	}
+	return seen[0], nil
+}
+
+// decode returns all inodes, the root first.
+func decode(b []byte) ([]*Inode, error) {
 	if len(b) < len(Magic)+4 || string(b[:len(Magic)]) != Magic {
 		return nil, errdef.New(errdef.DataLoss, "tree: not one, or of another version")
 	}
@@ -169,7 +178,7 @@ func Decode(b []byte) (*Inode, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	return root, nil
+	return d.seen, nil
 }
 
 // source is what is decoded; Len is an upper bound of what is left.

@@ -17,7 +17,10 @@ import (
 const maxRecord = 256 << 10
 
 // Encode writes the tree as the function of that name writes one of inodes. The inodes of a Table are of one layer then.
-func (t *Table) Encode(w io.Writer) error {
+func (t *Table) Encode(w io.Writer) error { return encodeTable(w, t, func(*Inode) {}) }
+
+// encodeTable calls each for every inode that it writes.
+func encodeTable(w io.Writer, t *Table, each func(*Inode)) error {
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	bw := bufio.NewWriterSize(w, 64<<10)
 	e := &treeEncoder{w: io.MultiWriter(bw, sum), next: 1}
@@ -27,7 +30,8 @@ func (t *Table) Encode(w io.Writer) error {
 	root := t.Inode(t.root)
 	e.buf = append(e.buf, Magic...)
 	e.inode(&root)
-	err := encode(t, e, t.root)
+	each(&root)
+	err := encode(t, e, t.root, each)
 	e.flush()
 	if err == nil {
 		err = e.err
@@ -41,7 +45,7 @@ func (t *Table) Encode(w io.Writer) error {
 	return err
 }
 
-func encode(t *Table, e *treeEncoder, dir ID) error {
+func encode(t *Table, e *treeEncoder, dir ID, each func(*Inode)) error {
 	err := t.Names(dir, func(name []byte, id ID) error {
 		if len(e.buf) > 32<<10 {
 			e.flush()
@@ -66,8 +70,9 @@ func encode(t *Table, e *treeEncoder, dir ID) error {
 		e.text(string(name))
 		i := t.Inode(id)
 		e.inode(&i)
+		each(&i)
 		if i.IsDir() {
-			return encode(t, e, id)
+			return encode(t, e, id, each)
 		}
 		return e.err
 	})

@@ -1,9 +1,8 @@
-package layer
+package unpack
 
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -12,61 +11,36 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// unpacking says how a tree becomes files.
-type unpacking struct {
-	from      source
-	whiteouts bool // the result is a layer for overlayfs
-	// old is what the folder holds already: another chain's tree, of which so many of the lowest layers are the same.
-	old    *tree.Inode
-	common int
-}
-
-// source knows the contents of regular files. fill writes those of one that is empty.
-type source interface {
-	fill(f *os.File, path string, i *tree.Inode) error
-}
-
-// unpack puts root into the folder dest and syncs it. A tree has no links among its directories, so no path here goes through one;
-// safepath holds it anyway.
-func unpack(dest string, root *tree.Inode, how unpacking) error {
-	r, err := safepath.OpenRoot(dest)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	u := &unpacker{root: r, unpacking: how, stays: map[string]bool{}}
-	_ = tree.Walk(root, func(_ string, _, i *tree.Inode) error { i.Mark = -1; return nil })
-	if how.old != nil {
-		p := pruner{u: u, was: map[*tree.Inode]*tree.Inode{}, is: map[*tree.Inode]*tree.Inode{}}
-		if err := p.dir("", how.old, root); err != nil {
-			return fmt.Errorf("unpack layer: %w", err)
-		}
-	}
-	if err := tree.Walk(root, u.entry); err != nil {
-		return fmt.Errorf("unpack layer: %w", err)
-	}
-	if err := u.finish(root); err != nil {
-		return fmt.Errorf("unpack layer: %w", err)
-	}
-	d, err := os.Open(dest)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return unix.Syncfs(int(d.Fd())) // one call for all the files
-}
-
+// unpacker puts a tree into a folder. A tree has no links among its directories, so no path here goes through one; safepath holds it anyway.
 type unpacker struct {
-	unpacking
-	root  *safepath.Root
-	stays map[string]bool // paths that are there already
-	paths []string        // of the inodes made, by Mark
-	dirs  []made
+	root      *safepath.Root
+	from      source
+	whiteouts bool
+	old       *tree.Inode
+	common    int
+	stays     map[string]bool // paths that are there already
+	paths     []string        // of the inodes made, by Mark
+	dirs      []made
 }
 
 type made struct {
 	path string
 	i    *tree.Inode
+}
+
+func (u *unpacker) all(root *tree.Inode) error {
+	u.stays = map[string]bool{}
+	_ = tree.Walk(root, func(_ string, _, i *tree.Inode) error { i.Mark = -1; return nil })
+	if u.old != nil {
+		p := pruner{u: u, was: map[*tree.Inode]*tree.Inode{}, is: map[*tree.Inode]*tree.Inode{}}
+		if err := p.dir("", u.old, root); err != nil {
+			return err
+		}
+	}
+	if err := tree.Walk(root, u.entry); err != nil {
+		return err
+	}
+	return u.finish(root)
 }
 
 func (u *unpacker) entry(path string, _, i *tree.Inode) error {
@@ -111,7 +85,7 @@ func (u *unpacker) entry(path string, _, i *tree.Inode) error {
 	return attributes(h, i)
 }
 
-// hide makes a directory's whiteouts; its opaqueness is an attribute, see finish.
+// hide makes a directory's whiteouts; its opaqueness is an attribute, see barred.
 func (u *unpacker) hide(prefix string, d *tree.Dir) error {
 	for _, n := range d.Hidden() {
 		if d.Kids[n] != nil {
@@ -152,9 +126,6 @@ func (u *unpacker) finish(root *tree.Inode) error {
 		if u.old != nil {
 			err = bare(h)
 		}
-		if err == nil && u.whiteouts && all[n].i.Dir.Opaque {
-			err = safepath.Setxattr(h, "trusted.overlay.opaque", []byte("y"))
-		}
 		if err == nil {
 			err = attributes(h, all[n].i)
 		}
@@ -170,14 +141,14 @@ func (u *unpacker) finish(root *tree.Inode) error {
 func bare(h *os.File) error {
 	names, err := safepath.Listxattr(h)
 	for _, n := range names {
-		if kept := strings.HasPrefix(n, "security.") && n != "security.capability"; !kept && err == nil { // labels are the host's
+		if !isBarred(n) && err == nil { // those are gone already, or labels, which are the host's
 			err = safepath.Removexattr(h, n)
 		}
 	}
 	return err
 }
 
-// attributes sets everything but the contents. The owner comes first, since changing it drops setuid bits and capabilities.
+// attributes sets everything but the contents and what is barred. The owner comes first, since changing it drops setuid bits and capabilities.
 func attributes(h *os.File, i *tree.Inode) error {
 	if err := safepath.Chown(h, i.UID, i.GID); err != nil {
 		return err
@@ -188,6 +159,9 @@ func attributes(h *os.File, i *tree.Inode) error {
 		}
 	}
 	for _, x := range i.Xattrs {
+		if isBarred(x.Name) {
+			continue
+		}
 		if err := safepath.Setxattr(h, x.Name, []byte(x.Value)); err != nil {
 			return err
 		}

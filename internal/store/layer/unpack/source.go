@@ -1,4 +1,4 @@
-package layer
+package unpack
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 
-	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -14,26 +13,13 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
+// source knows the contents of regular files. fill writes those of one that is empty.
+type source interface {
+	fill(f *os.File, path string, i *tree.Inode) error
+}
+
 // tars are the tars of a chain, lowest first, as Inode.Dev counts them.
 type tars []*os.File
-
-func openTars(s *Store, chain []digest.Digest) (t tars, err error) {
-	for _, d := range chain {
-		f, err := s.OpenTar(d)
-		if err != nil {
-			t.close()
-			return nil, err
-		}
-		t = append(t, f)
-	}
-	return t, nil
-}
-
-func (t tars) close() {
-	for _, f := range t {
-		f.Close()
-	}
-}
 
 func (t tars) fill(f *os.File, _ string, i *tree.Inode) error {
 	if int(i.Dev) >= len(t) {

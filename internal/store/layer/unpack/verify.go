@@ -1,4 +1,4 @@
-package layer
+package unpack
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
-// verifyFolder compares unpacked layers with their tree and tars: kinds, owners, modes, times, and every byte.
-func verifyFolder(dir string, root *tree.Inode, t tars) (what string, err error) {
+// Verify compares unpacked layers with their tree and tars: kinds, owners, modes, times, and every byte.
+func Verify(dir string, root *tree.Inode, tars []*os.File) (what string, err error) {
 	r, err := safepath.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -35,7 +35,7 @@ func verifyFolder(dir string, root *tree.Inode, t tars) (what string, err error)
 			return fmt.Errorf("%s: it is not what the tar says", path)
 		}
 		if i.IsReg() {
-			return sameFile(r, path, t[i.Dev], i)
+			return sameFile(r, path, tars[i.Dev], i)
 		}
 		return nil
 	})
