@@ -1,4 +1,4 @@
-// Package atomicfile owns how a small durable file comes to be: whole or not at all.
+// Package atomicfile owns how a small durable file comes to be, whole or not at all, and how it is opened again.
 //
 // It promises that after Write returns nil the new content survives a power loss, and that before that a reader sees the old
 // file or none. It must never leave a temporary file behind after an error, and never follow a symbolic link at the target.

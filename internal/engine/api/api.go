@@ -152,7 +152,8 @@ type Images interface {
 	Inspect(ctx context.Context, ref, platform string) (image.InspectResponse, error)
 	History(ctx context.Context, ref, platform string) ([]image.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, target string) error
-	Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error)
+	// Remove takes a name, and with the last one the image; with platforms, these of an image for several.
+	Remove(ctx context.Context, ref string, platforms []ocispec.Platform, force, noPrune bool) ([]image.DeleteResponse, error)
 	Prune(ctx context.Context, f Filters) (image.PruneReport, error)
 	Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/api/types/storage"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/api"
@@ -196,14 +197,20 @@ func (s *Service) Tag(ctx context.Context, ref, target string) error {
 }
 
 // Remove implements api.Images. Parents are not kept as images of their own, so noPrune has nothing to keep.
-func (s *Service) Remove(ctx context.Context, ref string, force, _ bool) ([]dimage.DeleteResponse, error) {
+func (s *Service) Remove(ctx context.Context, ref string, platforms []ocispec.Platform, force, _ bool) ([]dimage.DeleteResponse, error) {
 	var labels map[string]string
 	id := ""
 	if img, err := s.Store.Resolve(ref); err == nil { // an image whose files are damaged may go as well
 		labels, id = img.Config.Config.Labels, img.ID.String()
 	}
-	untagged, deleted, err := s.Store.Remove(ref, force, s.inUse)
-	if errdef.Is(err, errdef.NotFound) {
+	remove := func() ([]string, []string, error) { return s.Store.Remove(ref, force, s.inUse) }
+	if len(platforms) > 0 {
+		remove = func() ([]string, []string, error) {
+			return store.RemovePlatforms(s.Store, ref, platforms, force, s.inUse)
+		}
+	}
+	untagged, deleted, err := remove()
+	if errdef.Is(err, errdef.NotFound) && id == "" {
 		return nil, errdef.New(errdef.NotFound, "No such image: %s", ref)
 	}
 	if err != nil {

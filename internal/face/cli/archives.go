@@ -20,11 +20,15 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/tty"
 )
 
-// platformQuery turns os/arch[/variant] into what save and load take.
+// platformQuery turns os/arch[/variant] into what a parameter of images takes.
 func platformQuery(q url.Values, s string) error {
 	if s == "" {
 		return nil
 	}
+	return addPlatform(q, "platform", s)
+}
+
+func addPlatform(q url.Values, name, s string) error {
 	parts := strings.Split(s, "/")
 	if len(parts) < 2 || len(parts) > 3 {
 		return fmt.Errorf("invalid platform %q: want OS/ARCH or OS/ARCH/VARIANT", s)
@@ -34,7 +38,7 @@ func platformQuery(q url.Values, s string) error {
 		p["variant"] = parts[2]
 	}
 	b, err := json.Marshal(p)
-	q.Set("platform", string(b))
+	q.Add(name, string(b))
 	return err
 }
 

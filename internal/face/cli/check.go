@@ -44,6 +44,11 @@ func cmdCheck(a *app) *cobra.Command {
 			if asJSON {
 				fm = "json"
 			}
+			if fm != "" { // a wrong template must not wait for the first finding
+				if err := (format.Table{}).Print(io.Discard, fm, false, []any{finding{}}); err != nil {
+					return usage(c, exitError, err)
+				}
+			}
 			q, head := url.Values{}, http.Header{}
 			if repair {
 				q.Set("repair", "1")

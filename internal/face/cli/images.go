@@ -151,6 +151,7 @@ func imagesCommand(a *app, name string) *cobra.Command {
 
 func cmdRmi(a *app, name string) *cobra.Command {
 	var force, noPrune bool
+	var platforms []string
 	c := words(name+" [OPTIONS] IMAGE [IMAGE...]", "Remove images", "dhow "+name+" debian:12", minArgs(1),
 		func(c *cobra.Command, args []string) error {
 			api, err := a.client()
@@ -163,6 +164,11 @@ func cmdRmi(a *app, name string) *cobra.Command {
 			}
 			if noPrune {
 				q.Set("noprune", "1")
+			}
+			for _, p := range platforms {
+				if err := addPlatform(q, "platforms", p); err != nil {
+					return err
+				}
 			}
 			var failed []error
 			for _, n := range args {
@@ -189,6 +195,7 @@ func cmdRmi(a *app, name string) *cobra.Command {
 		})
 	c.Flags().BoolVarP(&force, "force", "f", false, "Remove it although it is in use")
 	c.Flags().BoolVar(&noPrune, "no-prune", false, "Keep untagged parents")
+	c.Flags().StringSliceVar(&platforms, "platform", nil, "Remove only the image of this platform (OS/ARCH) from one for several")
 	return c
 }
 

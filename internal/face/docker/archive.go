@@ -13,11 +13,11 @@ import (
 	"github.com/dhow-containers/dhow/internal/engine/api"
 )
 
-// platforms reads the parameter platform of save and load: JSON objects, several of them from API 1.52 on.
-func platforms(c *call) ([]ocispec.Platform, error) {
-	c.arg("platform")
+// platforms reads JSON objects that a parameter has.
+func platforms(c *call, name string) ([]ocispec.Platform, error) {
+	c.arg(name)
 	var out []ocispec.Platform
-	for _, s := range c.query["platform"] {
+	for _, s := range c.query[name] {
 		if s == "" {
 			continue
 		}
@@ -27,7 +27,7 @@ func platforms(c *call) ([]ocispec.Platform, error) {
 		}
 		out = append(out, p)
 	}
-	if len(out) > 1 && c.minor < 52 {
+	if name == "platform" && len(out) > 1 && c.minor < 52 {
 		return nil, errdef.New(errdef.InvalidArgument, "multiple platform parameters need API version 1.52")
 	}
 	return out, nil
@@ -42,7 +42,7 @@ func imageSave(c *call) error {
 func imageSaveOne(c *call) error { return saveNames(c, []string{c.param("name")}) }
 
 func saveNames(c *call, names []string) error {
-	p, err := platforms(c)
+	p, err := platforms(c, "platform")
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func upload(c *call) io.Reader {
 }
 
 func imageLoad(c *call) error {
-	p, err := platforms(c)
+	p, err := platforms(c, "platform")
 	if err != nil {
 		return err
 	}

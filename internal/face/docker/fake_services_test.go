@@ -199,7 +199,7 @@ func (s fakeImages) Tag(ctx context.Context, ref, target string) error {
 	s.f.images[familiar(target)] = true
 	return nil
 }
-func (s fakeImages) Remove(ctx context.Context, ref string, force, noPrune bool) ([]image.DeleteResponse, error) {
+func (s fakeImages) Remove(ctx context.Context, ref string, _ []ocispec.Platform, force, noPrune bool) ([]image.DeleteResponse, error) {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	if !s.f.images[ref] {

@@ -151,10 +151,11 @@ func imageTag(c *call) error {
 }
 
 func imageRemove(c *call) error {
-	if err := c.refuse("platforms"); err != nil {
+	p, err := platforms(c, "platforms")
+	if err != nil {
 		return err
 	}
-	l, err := c.engine.Images.Remove(c.ctx, c.param("name"), c.flag("force"), c.flag("noprune"))
+	l, err := c.engine.Images.Remove(c.ctx, c.param("name"), p, c.flag("force"), c.flag("noprune"))
 	return c.done(list(l), err)
 }
 

@@ -90,7 +90,7 @@ func imageOps() []op {
 		missing("GET", "/images/{name...}/attestations"),
 		{method: "POST", path: "/images/{name...}/push", do: imagePush, stream: true, state: works, note: "an index when all its images are here; `compression` (gzip, zstd) is ours"},
 		{method: "POST", path: "/images/{name...}/tag", do: imageTag, state: works},
-		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: partly, note: "no platforms"},
+		{method: "DELETE", path: "/images/{name...}", do: imageRemove, state: works},
 		{method: "POST", path: "/commit", do: commit, body: jsonBody, stream: true, state: works, note: "variables in changes are those of the container"},
 		{method: "GET", path: "/distribution/{name...}/json", do: distribution, state: works},
 	}

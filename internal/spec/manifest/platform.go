@@ -81,6 +81,9 @@ func PlatformString(p ocispec.Platform) string {
 	return s
 }
 
+// Exact is Match's answer for the same platform.
+const Exact = 10
+
 // Match rates how well a program for have runs where want is asked: 0 not at all, higher is better.
 func Match(have, want ocispec.Platform) int {
 	have, want = normal(have), normal(want)
@@ -88,7 +91,7 @@ func Match(have, want ocispec.Platform) int {
 		return 0
 	}
 	if have.Variant == want.Variant {
-		return 10
+		return Exact
 	}
 	switch {
 	case want.Architecture == "arm" && have.Variant < want.Variant: // v7 runs v6 and v5

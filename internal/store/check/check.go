@@ -7,7 +7,9 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +59,7 @@ const (
 	Record    = "record" // of the metadata
 	Metadata  = "metadata"
 	Stray     = "stray"
+	Mode      = "mode" // or the owner
 )
 
 // Finding is one thing that is wrong.
@@ -99,7 +102,7 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 	}
 	defer func() { <-c.Layers.Free() }()
 	u := &run{Config: c, ctx: ctx, lost: map[digest.Digest]bool{}, needed: map[digest.Digest]map[string]bool{}}
-	for _, step := range []func() error{metadata{u}.records, u.images} {
+	for _, step := range []func() error{metadata{u}.records, modes{u}.all, u.images} {
 		if err := step(); err != nil {
 			return u.sum, fmt.Errorf("check: %w", err)
 		}
@@ -175,6 +178,18 @@ func (u *run) quarantine(path string) (to string, err error) {
 	}
 	to = filepath.Join(dir, strconv.FormatInt(time.Now().UnixNano(), 36)+"-"+filepath.Base(path))
 	return u.short(to), os.Rename(path, to)
+}
+
+// clear takes a folder out of the place of a file, which no file would replace.
+func (u *run) clear(path string) error {
+	st, err := os.Lstat(path)
+	if err == nil && st.IsDir() {
+		_, err = u.quarantine(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // names tells users which images need something.

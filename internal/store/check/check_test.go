@@ -334,6 +334,127 @@ func TestOddFiles(t *testing.T) {
 	}
 }
 
+// TestAnyKindOfFile puts a pipe, a socket, a link and a folder in the place of each file that is read: it is told at once, and mended.
+func TestAnyKindOfFile(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.c.Snapshots.Prepare(t.Context(), "c0ffee", r.img.DiffIDs); err != nil {
+		t.Fatal(err)
+	}
+	r.put("containers", "c0ffee", `{"id":"c0ffee","name":"c","image_id":"`+r.img.ID.String()+`"}`)
+	first, merged := "layers/sha256/"+r.img.DiffIDs[0].Encoded(), "layers/merged/"+layer.ChainID(r.img.DiffIDs).Encoded()+".erofs"
+	for _, path := range []string{first + "/layer.tar", first + "/tree.bin", first + "/info.json", first, merged + "/info.json", merged + "/index.erofs",
+		"content/blobs/sha256/" + r.img.ID.Encoded(), "content/blobs/sha256/" + r.img.Top.Desc().Digest.Encoded(), "content/index.json"} {
+		for kind, put := range map[string]func(string) error{
+			"pipe":   func(p string) error { return unix.Mkfifo(p, 0o600) },
+			"socket": func(p string) error { return unix.Mknod(p, unix.S_IFSOCK|0o600, 0) },
+			"link":   func(p string) error { return os.Symlink("/etc/passwd", p) },
+			"folder": func(p string) error { return os.Mkdir(p, 0o700) },
+		} {
+			t.Run(kind+" "+path, func(t *testing.T) {
+				r.t = t
+				if path == first && kind == "folder" {
+					t.Skip("it is one")
+				}
+				if _, err := r.c.Layers.Merge(t.Context(), r.img.DiffIDs); err != nil { // what a repair took away
+					t.Fatal(err)
+				}
+				p := filepath.Join(r.c.Root, path)
+				if err := errors.Join(os.RemoveAll(p), put(p)); err != nil {
+					t.Fatal(err)
+				}
+				found, _ := r.run(false)
+				if len(found) == 0 || !strings.HasPrefix(found[0].Path, path) {
+					t.Fatalf("found %+v", found)
+				}
+				if found, sum := r.run(true); sum.Found == 0 || sum.Found != sum.Repaired {
+					t.Fatalf("not repaired: %+v", found)
+				}
+				r.sound()
+			})
+		}
+	}
+	r.t = t
+}
+
+// TestModes: what others may do more than they should is told and put right; what an image, a container or an OCI layout wants is left alone.
+func TestModes(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.c.Snapshots.Prepare(t.Context(), "bbbb", r.img.DiffIDs); err != nil {
+		t.Skipf("no snapshots: %v", err)
+	}
+	tar := "layers/sha256/" + r.img.DiffIDs[0].Encoded() + "/layer.tar"
+	for path, mode := range map[string]os.FileMode{tar: 0o644, "snapshots/bbbb/upper": 0o777, "layers/sha256": 0o700 | os.ModeSetgid, "content": 0o500} {
+		if err := os.Chmod(filepath.Join(r.c.Root, path), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.sound()
+	for path, mode := range map[string]os.FileMode{".": 0o777, "meta.db": 0o640, "content/blobs/sha256": 0o777, "content/blobs/sha256/" + r.img.ID.Encoded(): 0o604,
+		"layers": 0o701, tar: 0o646, "layers/tmp": 0o755, "layers/empty": 0o757, filepath.Dir(tar): 0o770, "snapshots/bbbb": 0o777, "snapshots/bbbb/snapshot.json": 0o666, "content/index.json": 0o600 | os.ModeSetuid} {
+		if err := os.Chmod(filepath.Join(r.c.Root, path), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Getuid() == 0 {
+		if err := os.Chown(filepath.Join(r.c.Root, filepath.Dir(tar), "info.json"), 1234, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, sum := r.run(false)
+	if want := 12 + 1 - min(os.Getuid(), 1); len(found) != want || slices.ContainsFunc(found, func(f check.Finding) bool { return f.Kind != check.Mode }) {
+		t.Fatalf("%d, want %d: %+v", len(found), want, found)
+	}
+	if found, sum = r.run(true); sum.Repaired != sum.Found {
+		t.Fatalf("%+v", found)
+	}
+	r.sound()
+	if st, err := os.Stat(filepath.Join(r.c.Root, tar)); err != nil || st.Mode() != 0o644 {
+		t.Errorf("%v %v", st.Mode(), err)
+	}
+}
+
+// TestUnfinishedDamage: a damaged layer that only a broken pull has brought goes, and the next pull fetches it.
+func TestUnfinishedDamage(t *testing.T) {
+	r := newRig(t)
+	img := kit.Build(t, kit.Spec{Tars: [][]byte{kit.Tar(t, kit.Text("x", "whole")), kit.Tar(t, kit.Text("y", "broken"))}})
+	name := r.hub.Serve("broken:1", img)
+	last := img.Manifest.Layers[1].Digest.String()
+	r.hub.Fault(last, func(w http.ResponseWriter, _ *http.Request) bool {
+		for !r.c.Layers.Has(img.DiffIDs[0]) {
+			time.Sleep(time.Millisecond)
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	if _, err := r.c.Images.Pull(t.Context(), name, image.PullOptions{}); err == nil {
+		t.Fatal("pulled")
+	}
+	r.hub.Fault(last, nil)
+	r.flip("layers/sha256/" + img.DiffIDs[0].Encoded() + "/layer.tar")
+	found, _ := r.run(false)
+	if len(found) != 1 || found[0].Kind != check.Layer || !strings.Contains(found[0].Problem, "only an unfinished pull needs it") {
+		t.Fatalf("%+v", found)
+	}
+	b := r.c.Images.Begin()
+	if _, err := b.Known(img.DiffIDs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if found, sum := r.run(true); sum.Repaired != 0 || !strings.Contains(found[0].Advice, "check again when it is done") {
+		t.Errorf("beside a load: %+v", found)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if found, sum := r.run(true); sum.Repaired != 1 || r.c.Layers.Has(img.DiffIDs[0]) {
+		t.Fatalf("%+v", found)
+	}
+	r.sound()
+	if _, err := r.c.Images.Pull(t.Context(), name, image.PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.sound()
+}
+
 // TestStrays: what nobody refers to is named, and removed by the repair; what is none of ours is moved away.
 func TestStrays(t *testing.T) {
 	r := newRig(t)

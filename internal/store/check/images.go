@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -51,8 +50,8 @@ func (u *run) blob(d digest.Digest) error {
 	f := Finding{Kind: Blob, Object: d.String(), Path: path, Problem: fmt.Sprintf("%v; needed by %s", err, u.names(needs))}
 	u.lost[d] = !u.found(f, u.again(needs), func() (string, error) {
 		raw, from, err := u.fetch.Document(u.ctx, d)
-		if st, serr := os.Lstat(path); err == nil && serr == nil && !st.Mode().IsRegular() { // a file does not replace a folder
-			_, err = u.quarantine(path)
+		if err == nil {
+			err = u.clear(path)
 		}
 		if err == nil {
 			err = u.Content.Replace(u.ctx, d, int64(len(raw)), bytes.NewReader(raw))
@@ -115,6 +114,12 @@ func (u *run) layer(d digest.Digest, bad []layer.Damage) {
 	needs := func(r image.Record) bool { return slices.Contains(r.Layers, d) }
 	mended, merr := false, error(nil)
 	for _, b := range bad {
+		if b.Tar && u.whose(d, needs) == "" {
+			u.found(Finding{Kind: Layer, Object: d.String(), Path: b.Path, Problem: b.What + "; only an unfinished pull needs it"}, "removes it: the next pull fetches it", func() (string, error) {
+				return "removed; the next pull fetches it", image.LedgerOf(u.Images).Spoilt(d, u.hold)
+			})
+			continue
+		}
 		if b.Tar {
 			f := Finding{Kind: Layer, Object: d.String(), Path: b.Path, Problem: fmt.Sprintf("%s; needed by %s", b.What, u.whose(d, needs))}
 			u.lost[d] = !u.found(f, u.again(needs), func() (string, error) {

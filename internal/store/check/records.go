@@ -240,7 +240,11 @@ func (u *run) index() error {
 	if !errdef.Is(err, errdef.DataLoss) {
 		return err
 	}
-	u.found(Finding{Kind: Blob, Object: "index.json", Path: filepath.Join(u.Content.Dir(), "index.json"), Problem: err.Error()}, "writes it anew", func() (string, error) {
+	path := filepath.Join(u.Content.Dir(), "index.json")
+	u.found(Finding{Kind: Blob, Object: "index.json", Path: path, Problem: err.Error()}, "writes it anew", func() (string, error) {
+		if err := u.clear(path); err != nil {
+			return "", err
+		}
 		return "written anew from the records", image.LedgerOf(u.Images).CheckIndex(true)
 	})
 	return nil

@@ -105,10 +105,13 @@ func (s *Store) Read(d digest.Digest, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(p)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := atomicfile.Open(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, errdef.New(errdef.NotFound, "blob %s is not in the store", d)
-	} else if err != nil {
+	case errors.Is(err, atomicfile.ErrIrregular):
+		return nil, errdef.New(errdef.DataLoss, "read blob %s: %w", d, atomicfile.ErrIrregular)
+	case err != nil:
 		return nil, fmt.Errorf("read blob: %w", err)
 	}
 	defer f.Close()
@@ -238,7 +241,12 @@ func (s *Store) CheckIndex(manifests []ocispec.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	have, err := os.ReadFile(filepath.Join(s.dir, ocispec.ImageIndexFile))
+	f, err := atomicfile.Open(filepath.Join(s.dir, ocispec.ImageIndexFile))
+	if err != nil {
+		return errdef.As(errdef.DataLoss, err)
+	}
+	defer f.Close()
+	have, err := io.ReadAll(io.LimitReader(f, int64(len(want))+2))
 	if err == nil && !bytes.Equal(bytes.TrimSpace(have), want) {
 		err = errors.New("it does not list the images that there are")
 	}

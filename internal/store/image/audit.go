@@ -203,8 +203,8 @@ func (l Ledger) GiveUp(id digest.Digest, b *Batch, bad []digest.Digest, inUse In
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range bad {
-		if n := s.pins[d]; n > 1 || n == 1 && !b.pinned[d] {
-			return errdef.New(errdef.Conflict, "image %s: a pull or load under way has the damaged %s: check again when it is done", id, d)
+		if err := l.busy(d, b); err != nil {
+			return err
 		}
 	}
 	if err := l.drop(id, inUse); err != nil {
@@ -224,6 +224,34 @@ func (l Ledger) GiveUp(id digest.Digest, b *Batch, bad []digest.Digest, inUse In
 		}
 	}
 	return nil
+}
+
+// busy tells whether anybody but b has pinned something damaged.
+func (l Ledger) busy(d digest.Digest, b *Batch) error {
+	if n := l.s.pins[d]; n > 1 || n == 1 && !b.pinned[d] {
+		return errdef.New(errdef.Conflict, "a pull or load under way has the damaged %s: check again when it is done", d)
+	}
+	return nil
+}
+
+// Spoilt removes a damaged layer that no image has but an unfinished pull was to bring. Anybody's but b's pin on it is a Conflict.
+func (l Ledger) Spoilt(d digest.Digest, b *Batch) error {
+	s := l.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return err
+	}
+	for id, r := range c.images {
+		if slices.Contains(r.Layers, d) {
+			return errdef.New(errdef.Conflict, "image %s has it by now: check again", id)
+		}
+	}
+	if err := l.busy(d, b); err != nil {
+		return err
+	}
+	return s.c.Layers.Remove(d)
 }
 
 // Buckets are those of this store, for whoever reads the records one by one: of images, of names, of pulls that have not ended well.

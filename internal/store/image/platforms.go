@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/registry"
@@ -55,6 +57,24 @@ func (c catalog) parts(id digest.Digest) []digest.Digest {
 	return out
 }
 
+// provide finds the image of a family for a platform, or that runs there as well.
+func (c catalog) provide(name string, id digest.Digest, want ocispec.Platform, exact bool) (best digest.Digest, err error) {
+	rate := 0
+	if exact {
+		rate = manifest.Exact - 1
+	}
+	for _, o := range c.family(id) {
+		if r := manifest.Match(c.images[o].Platform, want); r > rate {
+			best, rate = o, r
+		}
+	}
+	if best == "" {
+		err = errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s): it is for %s",
+			printable(name), manifest.PlatformString(want), manifest.PlatformString(c.images[id].Platform))
+	}
+	return best, err
+}
+
 // ResolvePlatform is Resolve for one platform of an image; "" is what the name itself means.
 func ResolvePlatform(s *Store, name, platform string) (Image, error) {
 	if platform == "" {
@@ -72,17 +92,81 @@ func ResolvePlatform(s *Store, name, platform string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	best, rate := digest.Digest(""), 0
-	for _, o := range c.family(id) {
-		if r := manifest.Match(c.images[o].Platform, want); r > rate {
-			best, rate = o, r
-		}
-	}
-	if best == "" {
-		return Image{}, errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s): it is for %s",
-			printable(name), manifest.PlatformString(want), manifest.PlatformString(c.images[id].Platform))
+	best, err := c.provide(name, id, want, false)
+	if err != nil {
+		return Image{}, err
 	}
 	return s.describe(c, best)
+}
+
+// RemovePlatforms removes the images of some platforms from one for several. Its names stay with the others, and go with the last of them.
+// What a container uses is a Conflict; force only helps against names in several repositories.
+func RemovePlatforms(s *Store, name string, platforms []ocispec.Platform, force bool, inUse InUse) (untagged, deleted []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.catalog()
+	if err != nil {
+		return nil, nil, err
+	}
+	whole, err := c.find(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	var ch change
+	for _, p := range platforms {
+		o, err := c.provide(name, whole, p, true)
+		if err != nil {
+			return nil, nil, err
+		}
+		users := inUse.of(o)
+		if s.held[o] > 0 {
+			users = append(users, "being made")
+		}
+		if len(users) > 0 {
+			return nil, nil, errdef.New(errdef.Conflict, "conflict: unable to delete %s of %s (cannot be forced) - container %s is using it",
+				manifest.PlatformString(c.images[o].Platform), printable(name), id.Short(users[0]))
+		}
+		if !slices.Contains(ch.images, o) {
+			ch.images = append(ch.images, o)
+		}
+	}
+	if err := c.inherit(&ch, whole, s.c.Host, force); err != nil {
+		return nil, nil, err
+	}
+	return s.apply(c, ch)
+}
+
+// inherit settles the names of what goes from the family of whole: they pass to the image for the host or the first that stays, but those of
+// manifests that go, and all where none stays.
+func (c catalog) inherit(ch *change, whole digest.Digest, host ocispec.Platform, force bool) error {
+	ch.moved = map[string][]string{}
+	for _, o := range c.family(whole) {
+		if !slices.Contains(ch.images, o) && (ch.heir == "" || manifest.Match(c.images[o].Platform, host) > manifest.Match(c.images[ch.heir].Platform, host)) {
+			ch.heir = o
+		}
+	}
+	for _, o := range ch.images {
+		tags := namesOf(c.tags, o)
+		switch {
+		case ch.heir == "":
+			ch.tags = append(ch.tags, tags...)
+		case len(tags) > 0 && o != whole:
+			return errdef.New(errdef.Conflict, "conflict: unable to delete %s - it is also %s: remove that name first", manifest.PlatformString(c.images[o].Platform), familiar(tags[0]))
+		default:
+			ch.moved[bucketTags] = append(ch.moved[bucketTags], tags...)
+		}
+		for _, n := range namesOf(c.digests, o) {
+			if _, d, _ := strings.Cut(n, "@"); slices.Contains(c.images[ch.heir].Blobs, digest.Digest(d)) {
+				ch.moved[bucketDigests] = append(ch.moved[bucketDigests], n)
+			} else {
+				ch.digests = append(ch.digests, n)
+			}
+		}
+	}
+	if !force && repositories(ch.tags) > 1 {
+		return errdef.New(errdef.Conflict, "conflict: unable to delete %s (must be forced) - image is referenced in multiple repositories", id.Short(whole.String()))
+	}
+	return nil
 }
 
 // Parts are the images of other platforms that came through an index with this one.

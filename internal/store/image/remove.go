@@ -33,6 +33,9 @@ type change struct {
 	tags, digests []string // canonical names that go
 	images        []digest.Digest
 	pulls         []digest.Digest // unfinished, of which only the record goes
+	// moved are names that another image has from now on.
+	heir  digest.Digest
+	moved map[string][]string // by bucket
 }
 
 // Remove takes a name from an image, and with the last name, or by ID, the image and the layers nobody else needs. It returns
@@ -154,6 +157,13 @@ func (ch change) unrecord(tx *meta.Tx) error {
 	for bucket, all := range keys {
 		for _, k := range all {
 			if err := tx.Delete(bucket, k); err != nil {
+				return err
+			}
+		}
+	}
+	for bucket, all := range ch.moved {
+		for _, k := range all {
+			if err := tx.Put(bucket, k, ch.heir); err != nil {
 				return err
 			}
 		}

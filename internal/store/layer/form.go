@@ -193,7 +193,7 @@ func (s *Store) reshape(ctx context.Context, id digest.Digest) error {
 
 // tree reads a layer's tree back.
 func (s *Store) tree(id digest.Digest) (*tree.Inode, error) {
-	b, err := os.ReadFile(s.path(id, treeFile))
+	b, err := readFile(s.path(id, treeFile), maxTree)
 	if err != nil {
 		return nil, fmt.Errorf("layer %s: %w", id, err)
 	}

@@ -8,6 +8,7 @@
 package layer
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
 	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
@@ -145,7 +147,7 @@ func (s *Store) OpenTar(id digest.Digest) (*os.File, error) {
 	if err := check(id); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(s.path(id, tarFile))
+	f, err := atomicfile.Open(s.path(id, tarFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errdef.New(errdef.NotFound, "layer %s: not in the store", id)
 	}
@@ -178,21 +180,38 @@ func (s *Store) Remove(id digest.Digest) error {
 	return s.discard(s.path(id), "layer "+id.String())
 }
 
-// maxJSON bounds the small files that this package reads back.
-const maxJSON = 1 << 20
+// What is read back of a file whole: more than any that is sound has.
+const (
+	maxJSON = 1 << 20
+	maxTree = 1 << 30
+)
 
 func readJSON(path string, v any) error {
-	f, err := os.Open(path)
+	b, err := readFile(path, maxJSON)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxJSON))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return errdef.New(errdef.DataLoss, "parse %s: %w", path, err)
 	}
 	return nil
+}
+
+// readFile reads at most limit bytes of a file.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := atomicfile.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size(), limit)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(f, limit)); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b.Bytes(), nil
 }

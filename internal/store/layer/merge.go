@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
@@ -178,7 +179,7 @@ func lay(s *Store, chain []digest.Digest) (*laid, error) {
 
 // layOver lays a layer over those below it, as number n.
 func layOver(s *Store, t *tree.Table, i Info, n uint16) error {
-	f, err := os.Open(s.path(i.DiffID, treeFile))
+	f, err := atomicfile.Open(s.path(i.DiffID, treeFile))
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", i.DiffID, err)
 	}

@@ -66,7 +66,7 @@ func Verify(ctx context.Context, s *Store, id digest.Digest) ([]Damage, error) {
 	} else if have != d.info {
 		add(infoFile, "it does not describe the tar")
 	}
-	if have, err := os.ReadFile(s.path(id, treeFile)); err != nil {
+	if have, err := readFile(s.path(id, treeFile), int64(len(d.tree))+1); err != nil {
 		add(treeFile, err.Error())
 	} else if !bytes.Equal(have, d.tree) {
 		add(treeFile, "it is not what the tar says")
@@ -86,12 +86,15 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	spoilt := func(format string, args ...any) (derived, []Damage, error) {
 		return d, []Damage{{Path: path, What: fmt.Sprintf(format, args...), Tar: true}}, nil
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) // nor wait for the writer of a pipe
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := atomicfile.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return spoilt("it is missing")
-	} else if errors.Is(err, unix.ELOOP) {
-		return spoilt("it is no regular file")
-	} else if err != nil {
+	case errors.Is(err, atomicfile.ErrIrregular):
+		return spoilt("%v", atomicfile.ErrIrregular)
+	case errors.Is(err, unix.ENOTDIR):
+		return spoilt("a file is in the place of its folder")
+	case err != nil:
 		return d, nil, err
 	}
 	defer f.Close()
@@ -99,9 +102,6 @@ func derive(ctx context.Context, s *Store, id digest.Digest) (d derived, bad []D
 	st, err := f.Stat()
 	if err != nil {
 		return d, nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return spoilt("it is no regular file")
 	}
 	size := st.Size()
 	if have, err := s.Info(id); err == nil && size-have.Size >= 0 && size-have.Size < 512 {
@@ -149,10 +149,13 @@ func (w *parsing) Write(b []byte) (int, error) {
 
 // sameImage writes an index over the one on disk, as it were, and says where they part.
 func sameImage(path string, t *tree.Table, devices []erofs.Device) (what string, err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	} else if err != nil {
+	f, err := atomicfile.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "it is missing", nil
+	case errors.Is(err, atomicfile.ErrIrregular):
+		return atomicfile.ErrIrregular.Error(), nil
+	case err != nil:
 		return "", err
 	}
 	defer f.Close()

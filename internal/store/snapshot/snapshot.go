@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/du"
 	"github.com/dhow-containers/dhow/internal/linux/safepath"
@@ -204,14 +206,22 @@ func (s *Store) Chain(id string) ([]digest.Digest, error) {
 	return r.Chain, err
 }
 
+// maxRecord is more than a snapshot.json can have.
+const maxRecord = 1 << 20
+
 func (s *Store) record(id string) (r record, err error) {
 	if err := check(id); err != nil {
 		return r, err
 	}
-	b, err := os.ReadFile(s.path(id, recordFile))
+	f, err := atomicfile.Open(s.path(id, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, errdef.New(errdef.NotFound, "snapshot %s: does not exist", id)
 	}
+	if err != nil {
+		return r, fmt.Errorf("read snapshot: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRecord))
 	if err != nil {
 		return r, fmt.Errorf("read snapshot: %w", err)
 	}

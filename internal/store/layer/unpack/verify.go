@@ -17,9 +17,12 @@ import (
 // Verify compares unpacked layers with their tree and tars: kinds, owners, modes, times, and every byte.
 func Verify(dir string, root *tree.Inode, tars []*os.File) (what string, err error) {
 	r, err := safepath.OpenRoot(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
-	} else if err != nil {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return "it is no folder", nil
+	case err != nil:
 		return "", err
 	}
 	defer r.Close()
