@@ -98,6 +98,19 @@ func (d *disk) fail() error {
 	return unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
 }
 
+// sync makes everything durable.
+func (d *disk) sync(t *testing.T) {
+	t.Helper()
+	f, err := os.Open(d.dir)
+	if err == nil {
+		err = unix.Syncfs(int(f.Fd()))
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // reboot is what follows: no process lives, /run is empty, the file system is mounted again.
 func (w *world) reboot(t *testing.T, d *disk) {
 	t.Helper()
@@ -164,16 +177,18 @@ func TestPowerLoss(t *testing.T) {
 	}
 	d := newDisk(t, 512<<20)
 	w := start(t, "--data-root", d.dir+"/data")
-	w.command("create --name changed " + bb + " sh").OK() // an image that stays in use
+	w.Dhow("create", "--name", "changed", bb, "sh", "-c", change).OK() // an image that stays in use
+	w.Dhow("start", "-a", "changed").OK()
+	w.bound(t)
+	d.sync(t) // what a container has written is its own to sync
 	clean := w.stored(t)
 	all := append(slices.Clone(operations), lives...)
-	all = slices.DeleteFunc(all, func(o operation) bool { return o.name == "commit" })
 	totals := map[string]int{}
 	for _, o := range all {
-		w.setUp(o)
+		w.setUp(t, o)
 		w.arm(0, nil)
 		w.command(o.do).OK()
-		_, totals[o.name] = w.disarm()
+		_, totals[o.name] = w.disarm(t, o)
 		w.tidy(t, clean)
 	}
 	seed := time.Now().UnixNano()
@@ -192,7 +207,7 @@ func TestPowerLoss(t *testing.T) {
 	for i := range count {
 		o := all[r.Intn(len(all))]
 		n := 1 + r.Intn(totals[o.name])
-		w.setUp(o)
+		w.setUp(t, o)
 		w.arm(n, func() {
 			if err := d.fail(); err != nil {
 				t.Errorf("shutdown ioctl: %v", err)
@@ -200,7 +215,7 @@ func TestPowerLoss(t *testing.T) {
 			syscall.Kill(w.PID(), syscall.SIGKILL)
 		})
 		w.command(o.do)
-		hit, _ := w.disarm()
+		hit, _ := w.disarm(t, o)
 		if hit == "" { // shims and engines take turns at some calls
 			if err := d.fail(); err != nil {
 				t.Errorf("shutdown ioctl: %v", err)
@@ -235,7 +250,7 @@ func (w *world) after(t *testing.T, o operation, clean []string) {
 		w.verify(t)
 		w.Dhow("rm", "-fv", "sleeper")
 		w.command("volume rm -f named").OK()
-		w.setUp(o)
+		w.setUp(t, o)
 		w.command(o.do).OK()
 		return
 	}

@@ -131,7 +131,8 @@ func (w *world) arm(n int, off func()) {
 }
 
 // disarm ends that, when the engine is done with what it was told, and tells what was hit and how many calls there were.
-func (w *world) disarm() (hit string, n int) {
+func (w *world) disarm(t *testing.T, o operation) (hit string, n int) {
+	w.behind(t, o)
 	harness.Settle(w.Engine)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -114,6 +114,9 @@ func (e *Engine) Run() {
 	}
 }
 
+// AddFlags adds flags for engines started from now on.
+func AddFlags(e *Engine, flags ...string) { e.flags = append(slices.Clone(e.flags), flags...) }
+
 // Watch lets see look at every call of engines started from now on that changes what a disk holds (tripwire.Arm). Nobody watches after
 // Watch(nil).
 func (e *Engine) Watch(see func(tripwire.Call) bool) { e.see = see }
@@ -141,6 +144,16 @@ func (e *Engine) Signal(s os.Signal) {
 	}
 }
 
+// Alive tells whether the engine's process is.
+func Alive(e *Engine) bool {
+	select {
+	case <-e.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 // Kill kills the engine as a crash does.
 func (e *Engine) Kill() { e.Signal(syscall.SIGKILL) }
 
@@ -149,12 +162,7 @@ func Settle(e *Engine) {
 	e.t.Helper()
 	for start := time.Now(); ; time.Sleep(2 * time.Millisecond) {
 		left, _ := filepath.Glob(e.DataRoot + "/layers/tmp/rm-*")
-		select {
-		case <-e.ended:
-			return
-		default:
-		}
-		if len(left) == 0 {
+		if len(left) == 0 || !Alive(e) {
 			return
 		}
 		if time.Since(start) > patience.Of(30*time.Second) {
