@@ -270,6 +270,62 @@ func TestRootlessDelegated(t *testing.T) {
 	}
 }
 
+// On v2 he is given a cgroup, is in one below it, and makes the container's beside that: with limits, and all that needs a cgroup.
+func TestRootlessDelegatedUnified(t *testing.T) {
+	u := newUser(t, "sh", "-c", "cat /proc/self/cgroup /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory.max > /mnt/said; exec sleep 1000")
+	const hierarchy = "/sys/fs/cgroup"
+	if _, err := os.Stat(hierarchy + "/cgroup.controllers"); err != nil {
+		t.Skipf("no cgroups v2 only here: %v", err)
+	}
+	check(t, os.WriteFile(hierarchy+"/cgroup.subtree_control", []byte("+pids +memory"), 0o644))
+	own := filepath.Join(hierarchy, u.id)
+	check(t, os.MkdirAll(filepath.Join(own, "here"), 0o755))
+	defer func() {
+		os.Remove(filepath.Join(own, "here"))
+		if err := os.Remove(own); err != nil {
+			t.Errorf("left behind: %v", err)
+		}
+	}()
+	for _, f := range []string{"", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "here", "here/cgroup.procs"} {
+		check(t, os.Chown(filepath.Join(own, f), ordinaryUser, ordinaryUser))
+	}
+	u.prepare = "echo $$ > " + own + "/here/cgroup.procs"
+	u.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(77))}, Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))},
+		Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}}}
+	u.save()
+	defer u.run("delete", "--force", u.id)
+	u.must("run", "--detach", u.id)
+	said := filepath.Join(u.rootfs(), "mnt/said")
+	u.until("start", func() bool {
+		text, _ := os.ReadFile(said)
+		return strings.Count(string(text), "\n") == 3
+	})
+	if text, _ := os.ReadFile(said); string(text) != "0::/\n77\n67108864\n" {
+		t.Errorf("the container sees %q", text)
+	}
+	u.must("pause", u.id)
+	if s := u.status(); s != "paused" {
+		t.Errorf("status %q after pause", s)
+	}
+	u.must("resume", u.id)
+	u.must("update", "--pids-limit", "55", u.id)
+	if got := content(t, filepath.Join(own, u.id, "pids.max")); got != "55" {
+		t.Errorf("pids.max %s after update", got)
+	}
+	if out := u.must("exec", u.id, "cat", "/proc/self/cgroup"); out != "0::/\n" {
+		t.Errorf("exec is in %q", out)
+	}
+	if out := u.must("events", "--stats", u.id); !strings.Contains(out, `"limit":67108864`) {
+		t.Errorf("events: %s", out)
+	}
+	u.must("kill", u.id, "KILL")
+	u.until("kill", func() bool { return u.status() == "stopped" })
+	u.must("delete", u.id)
+	if _, err := os.Stat(filepath.Join(own, u.id)); err == nil {
+		t.Error("its cgroup was left behind")
+	}
+}
+
 // A source that only the container's root may reach is bound by him; one that only the host's root may reach is bound before.
 func TestUserNamespaceSources(t *testing.T) {
 	b := newBox(t, "cat", "/mnt/theirs", "/mnt/ours")

@@ -410,7 +410,7 @@ func TestParse(t *testing.T) {
 	got := fmt.Sprintf("%+v", l)
 	want := "{Mode:hybrid Controllers:[{Names:[cpu cpuacct] Mount:/sys/fs/cgroup/cpu,cpuacct Self:/a b} " +
 		"{Names:[memory] Mount:/sys/fs/cgroup/mem ory Self:/in} {Names:[name=systemd] Mount:/sys/fs/cgroup/systemd Self:/}] " +
-		"Unified:/sys/fs/cgroup/unified UnifiedControllers:[] SelfUnified:/u}"
+		"Unified:/sys/fs/cgroup/unified UnifiedControllers:[] SelfUnified:/u UnifiedOurs:}"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -16,7 +16,22 @@ func Writable(l plan.Layout, cgroupsPath string) (plan.Layout, error) {
 	if err != nil {
 		return l, err
 	}
-	return Only(l, slices.DeleteFunc(dirs, func(d plan.Dir) bool { return !mayMake(d) })), nil
+	l = Only(l, slices.DeleteFunc(slices.Clone(dirs), func(d plan.Dir) bool { return !mayMake(d) }))
+	if i := slices.IndexFunc(dirs, func(d plan.Dir) bool { return d.V2 }); i >= 0 && l.Unified != "" {
+		l.UnifiedOurs = handsDown(dirs[i])
+	}
+	return l, nil
+}
+
+// handsDown finds the highest folder on the way to a v2 cgroup whose controllers we may hand down; those above are somebody else's, who has
+// done it or not. What does not exist yet will be ours.
+func handsDown(d plan.Dir) string {
+	for _, p := range append([]string{d.Mount}, d.Parents()...) {
+		if err := unix.Faccessat(unix.AT_FDCWD, path.Join(p, "cgroup.subtree_control"), unix.W_OK, unix.AT_EACCESS); err == nil || err == unix.ENOENT {
+			return p
+		}
+	}
+	return d.Path
 }
 
 // Only leaves in a layout the hierarchies of dirs.

@@ -85,6 +85,7 @@ type planner struct {
 	// unifiedOnly: the hierarchy is the whole of it. On a hybrid machine its root belongs to somebody else, and only what a limit
 	// needs is opened there.
 	unifiedOnly bool
+	ours        string // Layout.UnifiedOurs
 }
 
 func newPlanner(l Layout, cgroupsPath string, r *specs.LinuxResources) (*planner, error) {
@@ -95,7 +96,7 @@ func newPlanner(l Layout, cgroupsPath string, r *specs.LinuxResources) (*planner
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
-	return &planner{dirs: dirs, r: r, unifiedOnly: l.Mode == V2}, nil
+	return &planner{dirs: dirs, r: r, unifiedOnly: l.Mode == V2, ours: l.UnifiedOurs}, nil
 }
 
 func (p *planner) add(s Step) { p.steps = append(p.steps, s) }
@@ -108,7 +109,7 @@ func (p *planner) mkdirs(d Dir) {
 	const why = "linux.cgroupsPath"
 	parent := d.Mount
 	for _, dir := range d.Parents() {
-		if d.V2 {
+		if d.V2 && (p.ours == "" || parent == p.ours || strings.HasPrefix(parent, p.ours+"/")) {
 			p.delegate(d, parent)
 		}
 		mkdir := Step{Kind: Mkdir, Path: dir, Tolerate: []uint{eexist}, Why: why}

@@ -48,6 +48,7 @@ type Layout struct {
 	Unified            string       // mount point of the v2 hierarchy; "" if not mounted
 	UnifiedControllers []string     // cgroup.controllers of its root
 	SelfUnified        string       // our own cgroup in it, as a path below Unified
+	UnifiedOurs        string       // the highest folder whose controllers are ours to hand down; "": Unified
 }
 
 // Dir is a container's directory in one hierarchy.

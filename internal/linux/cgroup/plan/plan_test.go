@@ -112,6 +112,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// Controllers are handed down from where they are ours on; above, somebody else has done it or not.
+func TestHandedDownFromOurs(t *testing.T) {
+	l := layout(t, "v2")
+	l.UnifiedOurs = "/sys/fs/cgroup/user.slice/mine"
+	limit := int64(5)
+	text := listing(Create(l, "/user.slice/mine/a/b", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}))
+	for path, want := range map[string]bool{"/": false, "/user.slice/": false, "/user.slice/mine/": true, "/user.slice/mine/a/": true, "/user.slice/mine/a/b/": false} {
+		if got := strings.Contains(text, "/sys/fs/cgroup"+path+"cgroup.subtree_control"); got != want {
+			t.Errorf("controllers of %s are handed down: %v\n%s", path, got, text)
+		}
+	}
+}
+
 func TestPathRefused(t *testing.T) {
 	for _, p := range []string{"", "/", ".", "//", "/a/../b", "..", "a/..", "/a\x00b", "a\nb", "/./", "/x/cgroup.procs",
 		strings.Repeat("x", 256), strings.Repeat("/x", 2000)} {
