@@ -18,11 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
 // engine is one of the peers: what it needs, and the shell that begins and ends it. The shell finds DIR (a folder of its own), RUNTIME,
-// IMAGE (a docker archive of the image "box") and PARENT (a cgroup).
+// IMAGE (a docker archive of the image "box"), DRIVER (who makes cgroups: cgroupfs or systemd) and PARENT (a cgroup, or systemd's slice).
 type engine struct {
 	name   string
 	needs  []string
@@ -33,7 +34,9 @@ type engine struct {
 // common is the world that every engine starts in: nothing of the machine's own engines is in sight.
 const common = `
 ip link set lo up
-for d in /run /dev/shm /var/lib/containers /var/lib/docker /var/tmp; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done
+RUN=/run # with the systemd driver it stays, for that is where systemd is found
+[ "$DRIVER" = cgroupfs ] || RUN=
+for d in $RUN /dev/shm /var/lib/containers /var/lib/docker /var/tmp; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done
 mkdir -p /var/lib/cni /run/lock
 cd "$DIR"
 mkdir vol; echo data >vol/f
@@ -50,7 +53,7 @@ cat >podman.conf <<END
 default_ulimits = ["nofile=512:1024", "nproc=1024:2048"]
 log_driver = "k8s-file"
 [engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = "$DRIVER"
 events_logger = "file"
 [network]
 network_backend = "cni"
@@ -58,17 +61,17 @@ network_config_dir = "$DIR/networks"
 END
 export CONTAINERS_CONF=$DIR/podman.conf
 E="podman --runtime $RUNTIME --storage-driver overlay --root $DIR/data --runroot /run/podman --tmpdir /run/podman-tmp"
-e() { timeout 60 $E "$@"; }
+e() { timeout $((60 * ${DHOW_TEST_SLOW:-1})) $E "$@"; }
 run() { e run --network none --cgroup-parent "$PARENT" "$@"; }
 podman --storage-driver overlay --root $DIR/data --runroot /run/podman --tmpdir /run/podman-tmp load -q -i "$IMAGE"
 `, finish: `e rm -f -a -t 0 >/dev/null 2>&1; e rmi -f -a >/dev/null 2>&1`},
 		{name: "docker", needs: []string{"dockerd", "containerd", "docker"}, begin: `
 dockerd --data-root $DIR/data --exec-root /run/exec --pidfile /run/dockerd.pid -H unix:///run/peer.sock --iptables=false --ip6tables=false --bridge=none \
-	--storage-driver overlay2 --log-level warn --cgroup-parent "$PARENT" --add-runtime dhow=$RUNTIME --default-runtime dhow >dockerd.log 2>&1 </dev/null &
+	--storage-driver overlay2 --log-level warn --cgroup-parent "$PARENT" --exec-opt native.cgroupdriver=$DRIVER --add-runtime dhow=$RUNTIME --default-runtime dhow >dockerd.log 2>&1 </dev/null &
 ENGINE=$!
 export DOCKER_HOST=unix:///run/peer.sock DOCKER_CONFIG=$DIR
 E=docker
-e() { timeout 60 $E "$@"; }
+e() { timeout $((60 * ${DHOW_TEST_SLOW:-1})) $E "$@"; }
 run() { e run --network none "$@"; }
 for _ in $(seq 300); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 docker load -q -i "$IMAGE" || cat dockerd.log
@@ -85,7 +88,7 @@ END
 containerd -c containerd.toml >containerd.log 2>&1 </dev/null &
 ENGINE=$!
 E="ctr -a /run/peer.sock"
-e() { timeout 60 $E "$@"; }
+e() { timeout $((60 * ${DHOW_TEST_SLOW:-1})) $E "$@"; }
 once() { e run --runc-binary "$RUNTIME" --cgroup "$PARENT/$RANDOM$RANDOM" "$@"; }
 run() { # on a busy machine ctr may let go of the FIFOs of a task that ends at once before its shim has opened them: all output is lost
 	case " $* " in *" -d "*) once "$@"; return;; esac
@@ -98,7 +101,7 @@ status() { e task ls | awk '$1 == "'$1'" { print $3 }'; }
 `, finish: `for c in $(e c ls -q); do e task rm -f $c; e c rm $c; done >/dev/null 2>&1; kill $ENGINE; wait $ENGINE`},
 		{name: "buildah", needs: []string{"buildah"}, begin: `
 E="buildah --storage-driver overlay --root $DIR/data --runroot /run/buildah"
-e() { timeout 60 $E "$@"; }
+e() { timeout $((60 * ${DHOW_TEST_SLOW:-1})) $E "$@"; }
 run() { e run --runtime "$RUNTIME" --isolation oci --network none "$@"; }
 C=$(e from docker-archive:"$IMAGE" 2>/dev/null)
 `, finish: `e rm -a >/dev/null 2>&1; e rmi -a -f >/dev/null 2>&1`},
@@ -111,7 +114,7 @@ func search(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return os.Getenv("PATH") + ":" + root + "/usr/sbin:" + root + "/usr/bin:/usr/lib/podman:/usr/libexec/podman:/usr/sbin:/sbin"
+	return os.Getenv("PATH") + ":" + root + "/usr/sbin:" + root + "/usr/bin:/usr/lib/podman:/usr/libexec/podman:/usr/sbin:/sbin:/opt/docker"
 }
 
 func find(name, path string) bool {
@@ -138,16 +141,45 @@ func TestEngines(t *testing.T) {
 	for _, g := range engines() {
 		t.Run(g.name, func(t *testing.T) {
 			path := search(t)
-			for _, p := range append([]string{"unshare", "script", "ip"}, g.needs...) {
-				if !find(p, path) {
-					t.Skipf("%s is not installed (make needs)", p)
-				}
-			}
+			need(t, g, path)
 			t.Parallel()
-			try(t, g, path, runtime, image)
+			try(t, g, place{path: path, runtime: runtime, image: image, driver: "cgroupfs"}, g.name)
 		})
 	}
 }
+
+// Where systemd runs, engines have it make the cgroups.
+func TestSystemdDriver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes in an emulated machine")
+	}
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		t.Skip("systemd does not run here (hack/vm has a machine where it does)")
+	}
+	runtime := os.Getenv("DHOW_PEERS_RUNTIME")
+	if runtime == "" {
+		runtime = filepath.Join(harness.Programs(t), "dhow-runtime")
+	}
+	image := archive(t)
+	for _, g := range engines()[:2] {
+		t.Run(g.name, func(t *testing.T) {
+			path := search(t)
+			need(t, g, path)
+			try(t, g, place{path: path, runtime: runtime, image: image, driver: "systemd"}, g.name+"-systemd")
+		})
+	}
+}
+
+func need(t *testing.T, g engine, path string) {
+	for _, p := range append([]string{"unshare", "script", "ip"}, g.needs...) {
+		if !find(p, path) {
+			t.Skipf("%s is not installed (make needs)", p)
+		}
+	}
+}
+
+// place is where an engine is tried: with which programs, image and maker of cgroups.
+type place struct{ path, runtime, image, driver string }
 
 // step is a command of a script and what must come of it.
 type step struct {
@@ -158,11 +190,15 @@ type step struct {
 }
 
 // try runs a script in one shell, which puts output and exit code of each step into files, and compares.
-func try(t *testing.T, g engine, path, runtime, image string) {
-	steps := parse(t, filepath.Join("testdata", g.name+".script"))
+func try(t *testing.T, g engine, at place, script string) {
+	steps := parse(t, filepath.Join("testdata", script+".script"))
 	dir := t.TempDir()
 	parent := fmt.Sprintf("/dhow-peers-%d-%s", os.Getpid(), g.name)
-	t.Cleanup(func() { leaks(t, dir, parent) })
+	if at.driver == "systemd" {
+		parent = fmt.Sprintf("dhowpeers%d%s.slice", os.Getpid(), g.name)
+		t.Cleanup(func() { exec.Command("systemctl", "stop", parent).Run() })
+	}
+	defer leaks(t, dir, "/"+strings.TrimPrefix(parent, "/"))
 	var sh strings.Builder
 	sh.WriteString(common + g.begin)
 	for i, s := range steps {
@@ -170,12 +206,12 @@ func try(t *testing.T, g engine, path, runtime, image string) {
 	}
 	sh.WriteString(g.finish + "\n")
 	cmd := exec.Command("unshare", "-m", "-n", "--propagation", "private", "bash", "-c", sh.String())
-	cmd.Env = append(os.Environ(), "PATH="+path, "DIR="+dir, "RUNTIME="+runtime, "IMAGE="+image, "PARENT="+parent)
+	cmd.Env = append(os.Environ(), "PATH="+at.path, "DIR="+dir, "RUNTIME="+at.runtime, "IMAGE="+at.image, "DRIVER="+at.driver, "PARENT="+parent)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
-	kill := time.AfterFunc(3*time.Minute, func() { unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+	kill := time.AfterFunc(patience.Of(3*time.Minute), func() { unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
 	defer kill.Stop()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -187,7 +223,7 @@ func try(t *testing.T, g engine, path, runtime, image string) {
 			t.Fatalf("line %d was not reached; the shell said: %s", s.line, said.String())
 		}
 		out, _ := os.ReadFile(fmt.Sprintf("%s/%d.out", dir, i))
-		compare(t, g.name, s, string(out), strings.TrimSpace(string(code)))
+		compare(t, script, s, string(out), strings.TrimSpace(string(code)))
 	}
 }
 
@@ -256,7 +292,7 @@ func hash(b []byte) string {
 // leaks fails the test when processes or cgroups of the engine's are there a moment after its end, and removes what can be removed.
 func leaks(t *testing.T, dir, parent string) {
 	var found []string
-	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < patience.Of(10*time.Second); time.Sleep(50 * time.Millisecond) {
 		if found = append(processes(dir), cgroups(parent)...); len(found) == 0 {
 			return
 		}
