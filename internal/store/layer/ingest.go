@@ -58,7 +58,15 @@ func Take(ctx context.Context, s *Store, r io.Reader, claim func(digest.Digest))
 }
 
 // ingest makes a layer of r when accept agrees with its digest.
-func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Digest) error) (Info, error) {
+func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Digest) error) (info Info, err error) {
+	err = tree.Roomy(filepath.Join(s.dir, tmpDir), func(t *tree.Table) error {
+		info, err = ingest(ctx, s, t, r, accept)
+		return err
+	})
+	return info, err
+}
+
+func ingest(ctx context.Context, s *Store, t *tree.Table, r io.Reader, accept func(digest.Digest) error) (Info, error) {
 	dir, drop, err := s.stage("layer")
 	if err != nil {
 		return Info{}, err
@@ -69,7 +77,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 		return Info{}, err
 	}
 	defer f.Close()
-	p := tarindex.New(s.limits)
+	p := tarindex.Into(t, s.limits)
 	size, sum, err := pump(ctx, r, p, &sink{f: f, direct: direct})
 	if err != nil {
 		return Info{}, err
@@ -78,8 +86,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, accept func(digest.Dige
 	if err := accept(id); err != nil {
 		return Info{}, err
 	}
-	t, err := p.Finish()
-	if err != nil {
+	if _, err := p.Finish(); err != nil {
 		return Info{}, err
 	}
 	if s.Has(id) {

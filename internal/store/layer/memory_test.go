@@ -70,7 +70,7 @@ func highest(f func()) uint64 {
 
 // TestMemory: a layer's entries cost little while it comes in and while layers are merged.
 func TestMemory(t *testing.T) {
-	for _, c := range []struct{ entries, width, most int }{{164_000, 12, 48}, {1_000_000, 1_000_000, 208}} {
+	for _, c := range []struct{ entries, width, most int }{{164_000, 12, 40}, {1_000_000, 1_000_000, 40}} {
 		if testing.Short() && c.entries > 200_000 {
 			continue
 		}

@@ -99,7 +99,8 @@ func (s *Store) Merge(ctx context.Context, chain []digest.Digest) (Merged, error
 			continue
 		}
 		if m, err = s.merged(id); errdef.Is(err, errdef.NotFound) {
-			if err = s.merge(ctx, id, chain); err == nil {
+			err = tree.Roomy(filepath.Join(s.dir, tmpDir), func(t *tree.Table) error { return s.merge(ctx, t, id, chain) })
+			if err == nil {
 				m, err = s.merged(id)
 			}
 		}
@@ -130,8 +131,8 @@ func (s *Store) merged(id digest.Digest) (Merged, error) {
 	return m, nil
 }
 
-func (s *Store) merge(ctx context.Context, id digest.Digest, chain []digest.Digest) error {
-	l, err := lay(s, chain)
+func (s *Store) merge(ctx context.Context, t *tree.Table, id digest.Digest, chain []digest.Digest) error {
+	l, err := lay(s, t, chain)
 	if err != nil {
 		return err
 	}
@@ -156,8 +157,8 @@ type laid struct {
 	devices []erofs.Device
 }
 
-func lay(s *Store, chain []digest.Digest) (*laid, error) {
-	l := &laid{info: mergedInfo{Chain: chain, Form: s.kind}, table: tree.NewTable()}
+func lay(s *Store, t *tree.Table, chain []digest.Digest) (*laid, error) {
+	l := &laid{info: mergedInfo{Chain: chain, Form: s.kind}, table: t}
 	for n, d := range chain {
 		i, err := s.Info(d)
 		if err != nil {

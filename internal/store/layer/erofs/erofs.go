@@ -45,12 +45,12 @@ func WriteTable(w io.Writer, t *tree.Table, devices []Device) (int64, error) {
 	e.super(devices)
 	e.inode(0)
 	e.devices(devices)
-	for i := range p.nodes[1:] {
-		e.inode(uint32(1 + i))
+	for i := 1; i < p.nodes.Len(); i++ {
+		e.inode(uint32(i))
 	}
 	e.zeros(p.dataStart - e.off)
-	for i := range p.nodes {
-		n := &p.nodes[i]
+	for i := range uint32(p.nodes.Len()) {
+		n := p.nodes.At(i)
 		if n.block == noBlock {
 			continue
 		}
@@ -63,7 +63,7 @@ func WriteTable(w io.Writer, t *tree.Table, devices []Device) (int64, error) {
 		if b.layout == layoutInline {
 			to &^= blockSize - 1
 		}
-		e.payload(uint32(i), &b, 0, to)
+		e.payload(i, &b, 0, to)
 	}
 	e.zeros(p.end - e.off)
 	if e.err == nil {
@@ -115,8 +115,8 @@ func (e *encoder) super(devices []Device) {
 	le.PutUint32(b[0:], magic)
 	le.PutUint32(b[8:], compatMtime)
 	b[12] = blockBits
-	le.PutUint16(b[14:], uint16(e.plan.nodes[0].slot)) // close behind the super block, so 16 bits do
-	le.PutUint64(b[16:], uint64(len(e.plan.nodes)))
+	le.PutUint16(b[14:], uint16(e.plan.nodes.At(0).slot)) // close behind the super block, so 16 bits do
+	le.PutUint64(b[16:], uint64(e.plan.nodes.Len()))
 	le.PutUint32(b[36:], uint32(e.plan.end/blockSize))
 	features := uint32(incompatChunked)
 	if len(devices) > 0 {
@@ -139,7 +139,7 @@ func (e *encoder) devices(devices []Device) {
 }
 
 func (e *encoder) inode(number uint32) {
-	n := &e.plan.nodes[number]
+	n := e.plan.nodes.At(number)
 	i, err := e.plan.body(n)
 	if err != nil && e.err == nil {
 		e.err = err
@@ -253,7 +253,7 @@ func (e *encoder) payload(number uint32, i *body, from, to int64) {
 			flush()
 		}
 		var r [direntSize]byte
-		le.PutUint64(r[0:], uint64(e.plan.nodes[node].slot))
+		le.PutUint64(r[0:], uint64(e.plan.nodes.At(node).slot))
 		le.PutUint16(r[8:], uint16(len(names)))
 		r[10] = e.plan.fileType(node)
 		ents, names = append(ents, r[:]...), append(names, name...)
@@ -262,7 +262,7 @@ func (e *encoder) payload(number uint32, i *body, from, to int64) {
 }
 
 func (p *layout) fileType(node uint32) byte {
-	switch p.tree.Mode(p.nodes[node].id) & unix.S_IFMT {
+	switch p.tree.Mode(p.nodes.At(node).id) & unix.S_IFMT {
 	case unix.S_IFREG:
 		return ftReg
 	case unix.S_IFDIR:

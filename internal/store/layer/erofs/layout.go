@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/spill"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
 )
 
@@ -13,7 +14,7 @@ import (
 // and links that do not fit behind their inode. It holds little of a tree, which it asks again and again.
 type layout struct {
 	tree        *tree.Table
-	nodes       []node // the root first, parents before children
+	nodes       spill.List[node] // the root first, parents before children
 	number      []uint32
 	deviceTable int64
 	dataStart   int64
@@ -43,7 +44,7 @@ type body struct {
 }
 
 func plan(t *tree.Table, devices int) (*layout, error) {
-	p := &layout{tree: t, nodes: make([]node, 0, t.Inodes()+1), number: make([]uint32, t.Inodes())}
+	p := &layout{tree: t, nodes: spill.List[node]{Space: tree.Space(t)}, number: spill.Make[uint32](tree.Space(t), t.Inodes())}
 	if err := p.fill(p.add(t.Root())); err != nil {
 		return nil, err
 	}
@@ -52,16 +53,16 @@ func plan(t *tree.Table, devices int) (*layout, error) {
 
 // add numbers an inode. Numbers in p.number are one more, for 0 to be none.
 func (p *layout) add(id tree.ID) uint32 {
-	p.nodes = append(p.nodes, node{id: id, block: noBlock})
-	p.number[id] = uint32(len(p.nodes))
-	return uint32(len(p.nodes) - 1)
+	n := p.nodes.Add(node{id: id, block: noBlock})
+	p.number[id] = n + 1
+	return n
 }
 
 // fill numbers what is in a directory and goes down.
 func (p *layout) fill(self uint32) error {
-	p.nodes[self].links = 2
+	p.nodes.At(self).links = 2
 	var down []uint32
-	err := p.tree.Names(p.nodes[self].id, func(_ []byte, id tree.ID) error {
+	err := p.tree.Names(p.nodes.At(self).id, func(_ []byte, id tree.ID) error {
 		if id == 0 { // a whiteout
 			return nil
 		}
@@ -75,11 +76,11 @@ func (p *layout) fill(self uint32) error {
 		}
 		n := p.number[id] - 1
 		if mode&unix.S_IFMT == unix.S_IFDIR {
-			p.nodes[n].up = self
+			p.nodes.At(n).up = self
 			down = append(down, n)
 			n = self
 		}
-		p.nodes[n].links++
+		p.nodes.At(n).links++
 		return nil
 	})
 	used, blocks := 0, 0
@@ -90,7 +91,7 @@ func (p *layout) fill(self uint32) error {
 		}
 		used += need
 	})
-	p.nodes[self].size = uint32(blocks*blockSize + used)
+	p.nodes.At(self).size = uint32(blocks*blockSize + used)
 	for _, k := range down {
 		if err == nil {
 			err = p.fill(k)
@@ -106,11 +107,11 @@ func (p *layout) entries(self uint32, f func(name []byte, node uint32)) {
 		if dots[0] == "." {
 			f([]byte("."), self)
 		} else {
-			f([]byte(".."), p.nodes[self].up)
+			f([]byte(".."), p.nodes.At(self).up)
 		}
 		dots = dots[1:]
 	}
-	_ = p.tree.Entries(p.nodes[self].id, func(name []byte, id tree.ID) error {
+	_ = p.tree.Entries(p.nodes.At(self).id, func(name []byte, id tree.ID) error {
 		for len(dots) > 0 && dots[0] < string(name) {
 			dot()
 		}
@@ -172,8 +173,8 @@ func (b *body) fits(off int64) bool {
 // place gives inodes and blocks their offsets.
 func (p *layout) place(devices int) error {
 	end := int64(rootOffset)
-	for i := range p.nodes {
-		n := &p.nodes[i]
+	for i := range uint32(p.nodes.Len()) {
+		n := p.nodes.At(i)
 		b, err := p.body(n)
 		if err != nil {
 			return err
@@ -185,8 +186,8 @@ func (p *layout) place(devices int) error {
 	}
 	end = (end + blockSize - 1) &^ (blockSize - 1)
 	p.dataStart = end
-	for i := range p.nodes {
-		n := &p.nodes[i]
+	for i := range uint32(p.nodes.Len()) {
+		n := p.nodes.At(i)
 		if p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFDIR && p.tree.Mode(n.id)&unix.S_IFMT != unix.S_IFLNK {
 			continue
 		}

@@ -61,9 +61,12 @@ type Parser struct {
 }
 
 // New returns a Parser.
-func New(l Limits) *Parser {
+func New(l Limits) *Parser { return Into(tree.NewTable(), l) }
+
+// Into returns a Parser that makes the tree in t, which is empty.
+func Into(t *tree.Table, l Limits) *Parser {
 	l = l.withDefaults()
-	return &Parser{limits: l, want: block, build: builder{limits: l, tree: tree.NewTable()}}
+	return &Parser{limits: l, want: block, build: builder{limits: l, tree: t}}
 }
 
 // NewPlain returns a Parser for a tar that is no layer: names that are whiteouts in a layer are names like any other.

@@ -3,17 +3,27 @@ package tree
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/dhow-containers/dhow/internal/linux/spill"
 )
 
 // inodes are the inodes of a Table, and its text.
 type inodes struct {
-	text   arena        // names behind their length; encoded inodes behind their layer's number
-	places list[uint32] // of the encoded inodes, by ID
+	text   arena              // names behind their length; encoded inodes behind their layer's number
+	places spill.List[uint32] // of the encoded inodes, by ID
 	buf    []byte
+	passed uint16
+}
+
+// pass lets go of what lies on the disk each time that many names or inodes have been looked at.
+func (t *inodes) pass() {
+	if t.passed++; t.passed == 0 {
+		t.text.space.Relax()
+	}
 }
 
 // Inodes is one more than the largest ID.
-func (t *inodes) Inodes() int { return t.places.n }
+func (t *inodes) Inodes() int { return t.places.Len() }
 
 func (t *inodes) record(i *Inode) uint32 {
 	t.buf = appendInode(binary.AppendUvarint(t.buf[:0], uint64(i.Dev)), i)
@@ -21,12 +31,13 @@ func (t *inodes) record(i *Inode) uint32 {
 }
 
 func (t *inodes) add(i *Inode) ID {
-	return ID(t.places.add(t.record(i)))
+	return ID(t.places.Add(t.record(i)))
 }
 
 // Inode returns a copy of an inode. A directory's Dir has its flags only.
 func (t *inodes) Inode(id ID) Inode {
-	b := t.text.at(*t.places.at(uint32(id)))
+	t.pass()
+	b := t.text.at(*t.places.At(uint32(id)))
 	dev, n := binary.Uvarint(b)
 	d := decoder{r: bytes.NewReader(b[n:min(len(b), n+maxRecord)])}
 	i := d.inode()
@@ -36,7 +47,7 @@ func (t *inodes) Inode(id ID) Inode {
 
 // raw is an inode's record without the layer's number; what follows it in memory is not cut off.
 func (t *inodes) raw(id ID) []byte {
-	b := t.text.at(*t.places.at(uint32(id)))
+	b := t.text.at(*t.places.At(uint32(id)))
 	_, n := binary.Uvarint(b)
 	return b[n:]
 }

@@ -2,19 +2,22 @@ package tree
 
 import (
 	"bytes"
+	"cmp"
 	"hash/maphash"
 	"slices"
 	"sort"
 	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/spill"
 )
 
-// Table is a tree in little memory: about 50 bytes a name, without pointers that a collector would follow. Inodes are numbers (ID); an
+// Table is a tree in little memory: about 50 bytes a name, without pointers that a collector would follow, most of which may lie on the disk. Inodes are numbers (ID); an
 // inode is kept as Encode would write it. It is built in any order: by a tar that is read, or by layers that are laid over each other.
 type Table struct {
 	inodes
-	dents  list[dent]
+	space  *spill.Space
+	dents  spill.List[dent]
 	heads  []uint32 // hash table of dents, which go on by dent.next
 	seed   maphash.Seed
 	root   ID
@@ -36,13 +39,27 @@ type dent struct {
 const hidden ID = 1 << 31
 
 // NewTable returns an empty tree.
-func NewTable() *Table {
-	t := &Table{seed: maphash.MakeSeed(), heads: make([]uint32, 64), shared: map[ID]int{}}
-	t.places.add(0)
-	t.dents.add(dent{})
+func NewTable() *Table { return newTable(nil) }
+
+// Roomy gives f an empty tree that may grow large: what is beyond 8 MiB lies in a nameless file in dir, from which the kernel takes it out of
+// memory and back. The tree is of no use after f.
+func Roomy(dir string, f func(t *Table) error) error {
+	space := spill.New(dir)
+	defer space.Close()
+	return spill.Guard(func() error { return f(newTable(space)) })
+}
+
+func newTable(space *spill.Space) *Table {
+	t := &Table{space: space, seed: maphash.MakeSeed(), heads: make([]uint32, 64), shared: map[ID]int{}}
+	t.text.space, t.places.Space, t.dents.Space = space, space, space
+	t.places.Add(0)
+	t.dents.Add(dent{})
 	t.root = t.add(NewDir())
 	return t
 }
+
+// Space is where a tree is kept, for what goes with it.
+func Space(t *Table) *spill.Space { return t.space }
 
 // Root is the root directory, which changes when a layer hides everything.
 func (t *Table) Root() ID { return t.root }
@@ -60,7 +77,7 @@ func (t *Table) head(parent ID, hash uint64) *uint32 {
 
 func (t *Table) find(parent ID, name string) *dent {
 	for n := *t.head(parent, maphash.String(t.seed, name)); n != 0; {
-		d := t.dents.at(n)
+		d := t.dents.At(n)
 		if d.parent == parent && string(t.name(d.name)) == name {
 			return d
 		}
@@ -75,24 +92,25 @@ func (t *Table) entry(parent ID, name string) *dent {
 	if d := t.find(parent, name); d != nil {
 		return d
 	}
-	if t.dents.n >= len(t.heads)*2 {
+	if t.dents.Len() >= len(t.heads)*2 {
 		t.rehash()
 	}
 	t.buf = append(append(t.buf[:0], byte(len(name))), name...)
-	n := t.dents.add(dent{parent: parent, name: t.text.put(t.buf)})
+	n := t.dents.Add(dent{parent: parent, name: t.text.put(t.buf)})
 	t.chain(n)
-	return t.dents.at(n)
+	return t.dents.At(n)
 }
 
 func (t *Table) chain(n uint32) {
-	d := t.dents.at(n)
+	d := t.dents.At(n)
 	head := t.head(d.parent, maphash.Bytes(t.seed, t.name(d.name)))
 	d.next, *head = *head, n
 }
 
 func (t *Table) rehash() {
-	t.heads = make([]uint32, len(t.heads)*4)
-	for n := 1; n < t.dents.n; n++ {
+	t.heads = spill.Make[uint32](t.space, len(t.heads)*4)
+	for n := 1; n < t.dents.Len(); n++ {
+		t.pass()
 		t.chain(uint32(n))
 	}
 }
@@ -119,7 +137,7 @@ func (t *Table) Put(dir ID, name string, i *Inode) {
 // replace gives a directory other attributes.
 func (t *Table) replace(dir ID, i *Inode) {
 	opaque := *t.flags(dir) & flagOpaque
-	*t.places.at(uint32(dir)) = t.record(i)
+	*t.places.At(uint32(dir)) = t.record(i)
 	*t.flags(dir) |= opaque
 }
 
@@ -148,8 +166,9 @@ func (t *Table) Opaque(dir ID)            { *t.flags(dir) |= flagOpaque }
 // Settle brings a layer whose tar is read to its end into its plain form: a whiteout beside a name of the layer's own goes,
 // since the name covers what lies below; a directory does so by being opaque.
 func (t *Table) Settle() {
-	for n := 1; n < t.dents.n; n++ {
-		d := t.dents.at(uint32(n))
+	for n := 1; n < t.dents.Len(); n++ {
+		t.pass()
+		d := t.dents.At(uint32(n))
 		if id := d.inode &^ hidden; id != 0 && d.inode != id {
 			if d.inode = id; t.isDir(id) {
 				t.Opaque(id)
@@ -177,11 +196,12 @@ func (t *Table) Names(dir ID, f func(name []byte, id ID) error) error {
 // Entries is Names with the whiteouts between the others.
 func (t *Table) Entries(dir ID, f func(name []byte, id ID) error) error {
 	t.sort()
-	for _, n := range t.order[sort.Search(len(t.order), func(n int) bool { return t.dents.at(t.order[n]).parent >= dir }):] {
-		d := t.dents.at(n)
+	for _, n := range t.order[sort.Search(len(t.order), func(n int) bool { return t.dents.At(t.order[n]).parent >= dir }):] {
+		d := t.dents.At(n)
 		if d.parent != dir {
 			break
 		}
+		t.pass()
 		if err := f(t.name(d.name), d.inode&^hidden); err != nil {
 			return err
 		}
@@ -193,19 +213,27 @@ func (t *Table) sort() {
 	if t.order != nil {
 		return
 	}
-	t.order = make([]uint32, 0, t.dents.n)
-	for n := 1; n < t.dents.n; n++ {
-		if t.dents.at(uint32(n)).inode != 0 {
+	t.order = spill.Make[uint32](t.space, t.dents.Len())[:0]
+	for n := 1; n < t.dents.Len(); n++ {
+		t.pass()
+		if t.dents.At(uint32(n)).inode != 0 {
 			t.order = append(t.order, uint32(n))
 		}
 	}
 	slices.SortFunc(t.order, func(a, b uint32) int {
-		x, y := t.dents.at(a), t.dents.at(b)
-		if x.parent != y.parent {
-			return int(x.parent) - int(y.parent)
-		}
-		return bytes.Compare(t.name(x.name), t.name(y.name))
+		t.pass()
+		return cmp.Compare(t.dents.At(a).parent, t.dents.At(b).parent)
 	})
+	for from, to := 0, 0; from < len(t.order); from = to { // names of one directory lie close to each other
+		parent := t.dents.At(t.order[from]).parent
+		for to < len(t.order) && t.dents.At(t.order[to]).parent == parent {
+			to++
+		}
+		slices.SortFunc(t.order[from:to], func(a, b uint32) int {
+			t.pass()
+			return bytes.Compare(t.name(t.dents.At(a).name), t.name(t.dents.At(b).name))
+		})
+	}
 }
 
 // Implicit reports whether a directory besides the root has no entry of its own.

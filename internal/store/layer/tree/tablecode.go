@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/spill"
 )
 
 // maxRecord is more than any encoded inode has: attributes have 192 KiB, links 4,096 bytes.
@@ -174,7 +175,7 @@ func open(r io.ReaderAt, size int64) (*decoder, hash.Hash32, error) {
 // own names. An implicit directory keeps the attributes of the one below. A foreign hard link joins the inode that its path named before this
 // layer; foreign tells that there are such, which are looked up first. After an error the tree is of no use.
 func (t *Table) Lay(r io.ReaderAt, size int64, dev uint16, foreign bool) error {
-	l := &laying{t: t, dev: dev}
+	l := &laying{t: t, dev: dev, seen: spill.List[ID]{Space: t.space}}
 	if foreign {
 		d, _, err := open(r, size)
 		if err != nil {
@@ -198,7 +199,7 @@ func (t *Table) Lay(r io.ReaderAt, size int64, dev uint16, foreign bool) error {
 	}
 	if d.err == nil {
 		t.root = l.over(t.root, root)
-		l.seen.add(t.root)
+		l.seen.Add(t.root)
 		l.dir(t.root, 0)
 	}
 	if d.err == nil && d.r.Len() > 0 {
@@ -215,8 +216,8 @@ type laying struct {
 	t     *Table
 	d     *decoder
 	dev   uint16
-	seen  list[ID] // by their numbers in the layer
-	found []ID     // what the foreign links lead to, in their order
+	seen  spill.List[ID] // by their numbers in the layer
+	found []ID           // what the foreign links lead to, in their order
 }
 
 // look finds what foreign links lead to, before the layer changes it.
@@ -271,7 +272,7 @@ func (l *laying) over(old ID, i *Inode) ID {
 		return t.add(i)
 	}
 	if !i.Dir.Implicit {
-		*t.places.at(uint32(old)) = t.record(i)
+		*t.places.At(uint32(old)) = t.record(i)
 	}
 	return old
 }
@@ -296,12 +297,12 @@ func (l *laying) dir(dst ID, depth int) {
 				l.inode(dst, n, i, depth)
 			}
 		case recAgain:
-			n, num := d.name(), d.uint(uint64(l.seen.n))
-			if d.err != nil || num == uint64(l.seen.n) || t.isDir(*l.seen.at(uint32(num))) {
+			n, num := d.name(), d.uint(uint64(l.seen.Len()))
+			if d.err != nil || num == uint64(l.seen.Len()) || t.isDir(*l.seen.At(uint32(num))) {
 				d.fail("a link points nowhere")
 				return
 			}
-			t.Link(dst, n, *l.seen.at(uint32(num)))
+			t.Link(dst, n, *l.seen.At(uint32(num)))
 		}
 	}
 }
@@ -326,7 +327,7 @@ func (l *laying) inode(dst ID, name string, i *Inode, depth int) {
 		}
 		e.inode = t.add(i)
 	}
-	l.seen.add(e.inode)
+	l.seen.Add(e.inode)
 	if i.IsDir() {
 		l.dir(e.inode, depth+1)
 	}
