@@ -83,7 +83,7 @@ func imageOps() []op {
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},
 		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "an index when several platforms of an image are here; what the archive holds is uncompressed"},
-		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; one platform per image"},
+		{method: "POST", path: "/images/load", do: imageLoad, stream: true, state: works, note: "docker-archive and OCI layout; gzip, bzip2, zstd, not xz; without attestations"},
 		{method: "GET", path: "/images/{name...}/json", do: imageInspect, state: works},
 		{method: "GET", path: "/images/{name...}/history", do: imageHistory, state: works},
 		{method: "GET", path: "/images/{name...}/get", do: imageSaveOne, stream: true, state: works},

@@ -56,8 +56,8 @@ func newEnv(t testing.TB) *env {
 
 // files lists blobs, layers and temporary files.
 func (e *env) files(t testing.TB) (all []string) {
-	<-e.layers.Free()
 	t.Helper()
+	<-e.layers.Free()
 	for _, d := range []string{"content/blobs/sha256", "content/ingest", "layers/sha256", "layers/merged", "layers/tmp"} {
 		es, err := os.ReadDir(filepath.Join(e.dir, d))
 		if err != nil {

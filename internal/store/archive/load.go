@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/base/ctxio"
@@ -18,7 +19,7 @@ import (
 
 // LoadOptions say what to take from an archive. Progress tells how far a large layer is.
 type LoadOptions struct {
-	Platforms []ocispec.Platform // none: of an index the host's, or else the first
+	Platforms []ocispec.Platform // none: all of an index that are in the archive; the host's, or else the first, has the names
 	Host      ocispec.Platform
 	Progress  func(layer string, current, total int64)
 }
@@ -75,6 +76,8 @@ type loader struct {
 	hash    hash.Hash
 	raw     *counter // what came in, however compressed
 	out     int64    // what all layers became
+	added   []digest.Digest
+	parts   int // manifests of other platforms that were looked at
 }
 
 func newLoader(ctx context.Context, b *image.Batch, o LoadOptions) (*loader, error) {

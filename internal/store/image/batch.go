@@ -42,6 +42,8 @@ type Fresh struct {
 	id     digest.Digest
 	record record
 	tags   []string
+	part   bool          // of another that is fresh, for another platform
+	index  digest.Digest // of both
 }
 
 // Begin starts a batch; the caller must Close it.
@@ -223,7 +225,8 @@ func localTag(name string) (string, error) {
 	return r.String(), nil
 }
 
-// Commit records everything that was added, in one transaction. An image that is here already keeps its record and gets the names.
+// Commit records everything that was added, in one transaction, and returns it but for other platforms of the same image. An image that is
+// here already keeps its record and gets the names.
 func (b *Batch) Commit() ([]*Fresh, error) {
 	s := b.s
 	s.mu.Lock()
@@ -244,14 +247,19 @@ func (b *Batch) Commit() ([]*Fresh, error) {
 			return nil, err
 		}
 	}
-	return b.fresh, s.writeIndex()
+	return slices.DeleteFunc(slices.Clone(b.fresh), func(f *Fresh) bool { return f.part }), s.writeIndex()
 }
 
 func (f *Fresh) put(tx *meta.Tx) error {
 	var old record
 	found, err := tx.Get(bucketImages, f.id.String(), &old)
+	if f.index != "" {
+		f.record.Blobs, old.Blobs = union(f.record.Blobs, []digest.Digest{f.index}), union(old.Blobs, []digest.Digest{f.index})
+	}
 	if err == nil && !found {
 		err = tx.Put(bucketImages, f.id.String(), f.record)
+	} else if err == nil && f.index != "" {
+		err = tx.Put(bucketImages, f.id.String(), old)
 	}
 	f.Moved = map[string]digest.Digest{}
 	for n, t := range f.tags {

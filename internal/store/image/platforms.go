@@ -1,7 +1,9 @@
 package image
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -245,4 +247,39 @@ func index(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// Together makes images that were added one for several platforms, by an index of their manifests; the first keeps the names.
+func (b *Batch) Together(ctx context.Context, ids []digest.Digest) error {
+	c, err := b.s.readable()
+	if err != nil || len(ids) < 2 {
+		return err
+	}
+	var members []*Fresh
+	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
+	ix.SchemaVersion = 2
+	for _, id := range ids {
+		at := slices.IndexFunc(b.fresh, func(f *Fresh) bool { return f.id == id })
+		if at < 0 {
+			return errdef.New(errdef.System, "image %s was not added", id)
+		}
+		f := b.fresh[at]
+		r, ok := c.images[id]
+		if !ok {
+			r = f.record
+		}
+		d := r.Manifest
+		d.Platform = &r.Platform
+		ix.Manifests, members = append(ix.Manifests, d), append(members, f)
+	}
+	raw, err := json.Marshal(ix)
+	if err != nil {
+		return err
+	}
+	index := digest.FromBytes(raw)
+	b.pin(index)
+	for n, f := range members {
+		f.index, f.part = index, f.part || n > 0
+	}
+	return b.s.c.Content.Put(ctx, index, int64(len(raw)), bytes.NewReader(raw))
 }
