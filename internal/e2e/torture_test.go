@@ -28,8 +28,8 @@ type gauntlet struct {
 	n      int
 }
 
-func newGauntlet(t *testing.T) *gauntlet {
-	w := full(t, "--insecure-registry", hostileAddr)
+func newGauntlet(t *testing.T, flags ...string) *gauntlet {
+	w := full(t, append(flags, "--insecure-registry", hostileAddr)...)
 	g := &gauntlet{world: w, t: t, h: w.Hostile(hostileAddr), canary: t.TempDir()}
 	if err := os.WriteFile(filepath.Join(g.canary, "canary"), []byte("alive"), 0o600); err != nil {
 		t.Fatal(err)
@@ -172,6 +172,27 @@ func (g *gauntlet) run(e entry, what string, body []byte, want string) {
 		g.t.Errorf("%s: %s: %d %s; want %q", e.name, what, code, text, want)
 	}
 	g.sings(e.name + ": " + what)
+}
+
+// TestTortureUnpacked gives the hostile layers to engines that unpack them: by a process that is locked in.
+func TestTortureUnpacked(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{"dir", "vfs"} {
+		t.Run(form, func(t *testing.T) {
+			g := newGauntlet(t, "--layers", form)
+			before := g.stored(t)
+			for _, c := range torture.Cases(t, torture.Canary(g.canary)) {
+				for _, e := range g.layers() {
+					g.run(e, c.Name, c.Tar, c.Layer)
+				}
+			}
+			eventually(t, "nothing of it is left", func() bool { return g.stored(t) == before }, func() string { return g.stored(t) })
+			g.Dhow("rm", "-f", "running").OK()
+			if now := g.idle(); now > g.fds {
+				t.Errorf("the engine holds %d descriptors, %d before", now, g.fds)
+			}
+		})
+	}
 }
 
 // TestTorture gives every entry point the hostile layers 29 to 36 and the bombs of 37: each answer is the right one and comes in time,

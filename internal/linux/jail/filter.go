@@ -14,7 +14,7 @@ var calls = [...]string{
 	"restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "sigaltstack", "tgkill", "write",
 	// Files.
 	"copy_file_range", "fchmod", "fchmodat", "fchown", "fchownat", "fstat", "fstatfs", "ftruncate", "getdents64", "getxattr", "linkat", "listxattr",
-	"lseek", "mkdirat", "mknodat", "newfstatat", "openat", "openat2", "pread64", "pwrite64", "readlinkat", "removexattr", "setxattr", "statx",
+	"lseek", "mkdirat", "newfstatat", "openat", "openat2", "pread64", "pwrite64", "readlinkat", "removexattr", "setxattr", "statx",
 	"symlinkat", "unlinkat", "utimensat",
 }
 
@@ -37,6 +37,9 @@ func profile() *specs.LinuxSeccomp {
 	}
 	allow("clone", specs.LinuxSeccompArg{Index: 0, Value: ^uint64(unix.CLONE_SETTLS), ValueTwo: threadFlags, Op: specs.OpMaskedEqual})
 	allow("ioctl", specs.LinuxSeccompArg{Index: 1, Value: unix.FICLONE, Op: specs.OpEqualTo})
+	for _, kind := range []uint64{unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO} {
+		allow("mknodat", specs.LinuxSeccompArg{Index: 2, Value: unix.S_IFMT, ValueTwo: kind, Op: specs.OpMaskedEqual})
+	}
 	noCode := specs.LinuxSeccompArg{Index: 2, Value: unix.PROT_EXEC, Op: specs.OpMaskedEqual}
 	allow("mprotect", noCode)
 	allow("mmap", noCode, specs.LinuxSeccompArg{Index: 3, Value: unix.MAP_SHARED, Op: specs.OpMaskedEqual}) // shared memory has no limit

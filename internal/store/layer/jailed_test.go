@@ -261,3 +261,35 @@ func tarOf(t testing.TB, xattrs map[string]string, names ...string) []byte {
 	w.Close()
 	return b.Bytes()
 }
+
+// TestCopyShares: where the file system can, a container's copy of a chain takes no room, though another process makes it through other mounts.
+func TestCopyShares(t *testing.T) {
+	dir := disk.Mounted(t, "btrfs", 512)
+	s, err := Open(filepath.Join(dir, "layers"), Options{Form: FormVFS, Jail: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := simple(t, 1, 32<<20)
+	id := digest.FromBytes(b)
+	if _, err := s.Ingest(t.Context(), id, bytes.NewReader(b)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Merge(t.Context(), []digest.Digest{id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := func() int64 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return int64(st.Bfree) * st.Bsize
+	}
+	before := free()
+	if err := m.Copy(t.Context(), filepath.Join(dir, "copy")); err != nil {
+		t.Fatal(err)
+	}
+	if took := before - free(); took > 8<<20 {
+		t.Errorf("the copy of 32 MiB takes %d", took)
+	}
+}
