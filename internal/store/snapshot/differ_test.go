@@ -30,9 +30,12 @@ var exceptions = []exception{
 	{"tar", odd.Replaced, []int{listing.Kind, listing.Mode, listing.Owner, listing.Time, listing.Attrs},
 		"\"removing the file path\"; it takes no folder away that has something in it, and what takes the place of another gets that one's attributes in the end"},
 	{"tar", odd.FewerXattrs, []int{listing.Attrs}, "\"the existing path's attributes MUST be replaced\"; it leaves those that the entry does not have"},
+	{"tar", odd.Through, []int{listing.Kind, listing.Time}, "it looks at all layers at once; for engines, and overlayfs, a path is one of the layer's own"},
 	{"tar", odd.LinksOut, []int{listing.Time}, "it makes such links in the end, and forgets then what time some folders have"},
 	{"tar", odd.Overlay, []int{listing.Attrs}, "attributes of overlayfs steer a mount, they do not describe a file"},
+	{"export", odd.HostLabel, []int{listing.Attrs}, "labels that security modules give are a host's own"},
 	{"umoci", odd.Unlisted, []int{listing.Time, listing.Mode, listing.Owner}, "it makes folders that no layer lists of the day, and of the group that the one above hands down; ours are root's, and of 1970"},
+	{"umoci", odd.Through, []int{listing.Kind, listing.Time}, "it looks at all layers at once; for engines, and overlayfs, a path is one of the layer's own"},
 	{"umoci", odd.LateIn, []int{listing.Time}, "it takes the time back of the folder that an entry is in, not of those above that"},
 	{"umoci", odd.Overlay, []int{listing.Attrs}, "attributes of overlayfs steer a mount, they do not describe a file"},
 	{"umoci", odd.HidesIn, []int{listing.Time}, "the layer says nothing of the folder; it keeps its time when something is put there, not when something is hidden"},
@@ -40,8 +43,8 @@ var exceptions = []exception{
 	{"umoci", odd.Far, []int{listing.Time}, "it counts nanoseconds in 64 bits, which end in 2262"},
 }
 
-// TestAgainstPeers: a container sees, object by object and attribute by attribute, what umoci unpacks of an image, and what GNU tar does; the
-// exceptions have names. 8,000 entries in four layers in every form, 149,000 in ten in the default form. With DHOW_DIFFER=all those too are
+// TestAgainstPeers: a container sees, object by object and attribute by attribute, what umoci unpacks of an image, and what GNU tar does, of its
+// layers and of its export; the exceptions have names. 8,000 entries in four layers in every form, 149,000 in ten in the default form. With DHOW_DIFFER=all those too are
 // looked at in every form, and ten other images of 8,000.
 func TestAgainstPeers(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -67,7 +70,13 @@ func against(t *testing.T, seed uint64, layers, entries int, forms []string) {
 	l, u := oddImage(t, m, layers, entries)
 	looks := map[string]func(*testing.T) listing.Tree{"umoci": u.unpackedByUmoci, "tar": l.unpackedByTar}
 	for _, form := range forms {
-		looks[form] = func(t *testing.T) listing.Tree { return l.seen(t, form) }
+		looks[form] = func(t *testing.T) listing.Tree {
+			root := l.root(t, form)
+			return list(t, fmt.Sprintf("/proc/self/fd/%d", root.Fd()))
+		}
+	}
+	if entries < 100_000 {
+		looks["export"] = func(t *testing.T) listing.Tree { return exported(t, l.root(t, layer.FormErofs)) }
 	}
 	trees := look(t, looks)
 	for _, form := range forms {
@@ -78,7 +87,7 @@ func against(t *testing.T, seed uint64, layers, entries int, forms []string) {
 		if want := m.Paths(); !slices.Equal(got.Paths(), want) || m.Entries < entries {
 			t.Errorf("%s: %d objects are seen of %d, in %d entries", form, len(got), len(want), m.Entries)
 		}
-		for _, peer := range []string{"umoci", "tar"} {
+		for _, peer := range []string{"umoci", "tar", "export"} {
 			if want, ok := trees[peer]; ok {
 				agree(t, form, got, peer, want, m.Notes)
 			}
@@ -107,8 +116,9 @@ func look(t *testing.T, looks map[string]func(*testing.T) listing.Tree) map[stri
 	return trees
 }
 
-// seen is what a container of the image sees.
-func (l *layout) seen(t *testing.T, form string) listing.Tree {
+// root is the root of a container of the image, open until the test ends.
+func (l *layout) root(t *testing.T, form string) *os.File {
+	t.Helper()
 	dir := t.TempDir()
 	switch form {
 	case layer.FormErofs:
@@ -136,8 +146,8 @@ func (l *layout) seen(t *testing.T, form string) listing.Tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close()
-	return list(t, fmt.Sprintf("/proc/self/fd/%d", root.Fd()))
+	t.Cleanup(func() { root.Close() })
+	return root
 }
 
 // agree fails the test where a container sees something else than a peer, but for the exceptions, and where of a large image an exception is none

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/layer/pack"
 	"github.com/dhow-containers/dhow/internal/testkit/disk"
 	"github.com/dhow-containers/dhow/internal/testkit/listing"
 	"github.com/dhow-containers/dhow/internal/testkit/odd"
@@ -174,6 +176,30 @@ func (l *layout) unpackedByTar(t *testing.T) listing.Tree {
 		}
 	}
 	return list(t, s.root)
+}
+
+// exported is what GNU tar unpacks of an export.
+func exported(t *testing.T, from *os.File) listing.Tree {
+	root := filepath.Join(disk.Tmpfs(t), "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("tar", "--extract", "--directory", root, "--numeric-owner", "--same-owner", "--same-permissions", "--xattrs", "--xattrs-include=*",
+		"--delay-directory-restore", "--warning=no-timestamp")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Env = &out, &out, append(os.Environ(), "LC_ALL=C")
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	err = errors.Join(pack.Tree(t.Context(), from, in), in.Close())
+	if werr := cmd.Wait(); err != nil || werr != nil {
+		t.Fatalf("%v; tar: %v: %.4000s", err, werr, &out)
+	}
+	return list(t, root)
 }
 
 // script does what stands around tar.

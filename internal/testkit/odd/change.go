@@ -1,12 +1,15 @@
 package odd
 
-import "path"
+import (
+	"path"
+	"slices"
+)
 
 // changes are what a layer does to a unit of a lower layer.
 var changes = []func(*Maker){
 	hidesFile, hidesFolder, opaque, opaque, opaqueFolder, anew, folderForFile, fileForFolder,
 	passes, linksBelow, linkOver, breaksLink, attributes, hidesNothing, hidesUnit, childrenFirst,
-	headersOfLinks,
+	headersOfLinks, throughLower,
 }
 
 // lower takes a unit that this layer has not touched; false: there is none left.
@@ -210,4 +213,22 @@ func headersOfLinks(m *Maker) {
 	p, l := m.name(u), m.name(u)
 	m.file(p)
 	m.put(m.common(entry{name: l, typ: '1', mode: 0o751, link: p}))
+}
+
+// throughLower has a path through a symbolic link of a lower layer.
+func throughLower(m *Maker) {
+	for _, p := range m.pairs {
+		u := path.Dir(p.link)
+		i := slices.Index(m.low, u)
+		if i < 0 || m.find(p.link) == nil || m.find(p.link).typ != '2' || m.find(p.dir) == nil || m.find(p.dir).typ != '5' {
+			continue
+		}
+		m.low = slices.Delete(m.low, i, i+1)
+		m.done[u] = true
+		m.put(m.common(entry{name: p.link + "/below", typ: '0', mode: 0o644}))
+		for _, at := range []string{p.link, p.link + "/below", p.dir, p.dir + "/below"} {
+			m.note(at, Through)
+		}
+		return
+	}
 }

@@ -23,10 +23,12 @@ const (
 	ListedLate  = "a folder listed behind what it holds"
 	LateIn      = "a folder with one in it that is listed late or not at all"
 	HidesIn     = "a folder in which a layer hides something"
+	Through     = "a path through a symbolic link of a lower layer"
 	LinksOut    = "a folder with symbolic links that lead out of it"
 	Replaced    = "a folder that its own layer replaces"
 	FewerXattrs = "a folder listed again with fewer extended attributes"
 	Overlay     = "attributes of overlayfs itself"
+	HostLabel   = "a security attribute other than capabilities"
 	EmptyXattr  = "an extended attribute without a value"
 	Far         = "a time that nanoseconds in 64 bits cannot say"
 )
@@ -41,9 +43,14 @@ type Maker struct {
 	n     int // the layer's number
 	root  *node
 	low   []string // units of lower layers that this layer has not touched
+	pairs []pair
+	done  map[string]bool // units that later layers leave alone
 	pool  []byte
 	count int // entries of units
 }
+
+// pair is a folder and a symbolic link to it beside it.
+type pair struct{ link, dir string }
 
 // node is a name of the image as it stands.
 type node struct {
@@ -61,7 +68,7 @@ func newNode(e entry) *node {
 
 // New returns a Maker.
 func New(seed uint64) *Maker {
-	m := &Maker{Notes: map[string][]string{}, r: rand.New(rand.NewPCG(seed, 1)), root: newNode(entry{typ: '5'}), pool: make([]byte, 256<<10)}
+	m := &Maker{Notes: map[string][]string{}, done: map[string]bool{}, r: rand.New(rand.NewPCG(seed, 1)), root: newNode(entry{typ: '5'}), pool: make([]byte, 256<<10)}
 	for i := range m.pool {
 		m.pool[i] = byte(m.r.Uint32())
 	}
@@ -104,8 +111,8 @@ func (m *Maker) Paths() []string {
 func (m *Maker) units() (out []string) {
 	for top, l := range m.root.kids {
 		for u, n := range l.kids {
-			if n.typ == '5' {
-				out = append(out, top+"/"+u)
+			if p := top + "/" + u; n.typ == '5' && !m.done[p] {
+				out = append(out, p)
 			}
 		}
 	}
@@ -134,13 +141,15 @@ func (m *Maker) find(p string) *node {
 const farthest = 1 << 63 / 1000000000
 
 // put writes an entry and takes it into the model. Folders on its way come to be.
-func (m *Maker) put(e entry) {
+func (m *Maker) put(e entry) { m.putAt(e, path.Clean("/" + e.name)[1:]) }
+
+// putAt is put for an entry whose name leads to p through a link.
+func (m *Maker) putAt(e entry, p string) {
 	e = m.write(e)
-	p := path.Clean("/" + e.name)[1:]
 	if p == "" {
 		return
 	}
-	for why, is := range map[string]bool{Far: e.sec >= farthest, Overlay: e.xattrs["user.overlay.opaque"] != ""} {
+	for why, is := range map[string]bool{Far: e.sec >= farthest, Overlay: e.xattrs["user.overlay.opaque"] != "", HostLabel: e.xattrs["security.other"] != ""} {
 		if is {
 			m.note(p, why)
 		}
@@ -159,7 +168,7 @@ func (m *Maker) put(e entry) {
 		if c == "" {
 			continue
 		}
-		if n.kids[c] == nil {
+		if k := n.kids[c]; k == nil || k.kids == nil {
 			n.kids[c] = newNode(entry{typ: '5'})
 		}
 		n = n.kids[c]

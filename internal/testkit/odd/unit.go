@@ -159,6 +159,15 @@ func (m *Maker) link(p, to string) {
 	m.put(e)
 }
 
+// through makes a folder, a link to it, and a file whose path leads through the link.
+func (m *Maker) through(dir string) {
+	p := pair{m.name(dir), m.name(dir)}
+	m.dir(p.dir)
+	m.put(m.common(entry{name: p.link, typ: '2', mode: 0o777, link: path.Base(p.dir)}))
+	m.putAt(m.common(entry{name: p.link + "/through", typ: '0', mode: 0o644}), p.dir+"/through")
+	m.pairs = append(m.pairs, p)
+}
+
 // unit makes a folder with a bit of everything.
 func (m *Maker) unit(dir string) {
 	listed := m.r.IntN(12) // 0: behind what it holds; 1: not at all
@@ -197,6 +206,9 @@ func (m *Maker) unit(dir string) {
 	}
 	if listed < 2 {
 		m.note(path.Dir(dir), LateIn)
+	}
+	if m.chance(3) {
+		m.through(dir)
 	}
 	switch listed {
 	case 0:
