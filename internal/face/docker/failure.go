@@ -1,8 +1,10 @@
 package docker
 
 import (
+	"errors"
 	"net/http"
 	"strings"
+	"syscall"
 
 	"github.com/moby/moby/api/types/common"
 
@@ -44,7 +46,8 @@ func (c *call) fail(err error) {
 		status = http.StatusRequestEntityTooLarge
 		c.w.Header().Set("Connection", "close")
 	}
-	if status >= 500 && status != http.StatusNotImplemented && status != http.StatusServiceUnavailable {
+	gone := c.r.Context().Err() != nil || errors.Is(err, syscall.EPIPE) // who asked; that is no failure
+	if status >= 500 && status != http.StatusNotImplemented && status != http.StatusServiceUnavailable && !gone {
 		c.log.Error("request failed", "method", c.r.Method, "path", c.r.URL.Path, "err", err)
 	}
 	if c.w.hijacked {

@@ -160,7 +160,7 @@ func (m *Maker) link(p, to string) {
 }
 
 // through makes a folder, a link to it, and a file whose path leads through the link.
-func (m *Maker) through(dir string) {
+func through(m *Maker, dir string) {
 	p := pair{m.name(dir), m.name(dir)}
 	m.dir(p.dir)
 	m.put(m.common(entry{name: p.link, typ: '2', mode: 0o777, link: path.Base(p.dir)}))
@@ -197,7 +197,7 @@ func (m *Maker) unit(dir string) {
 		case n < 22:
 			m.attributed(p)
 		case n < 24:
-			m.twice(p)
+			twice(m, p)
 			continue
 		default:
 			m.file(p)
@@ -208,7 +208,7 @@ func (m *Maker) unit(dir string) {
 		m.note(path.Dir(dir), LateIn)
 	}
 	if m.chance(3) {
-		m.through(dir)
+		through(m, dir)
 	}
 	switch listed {
 	case 0:
@@ -220,7 +220,7 @@ func (m *Maker) unit(dir string) {
 }
 
 // twice has a name in one layer more than once; the last entry counts.
-func (m *Maker) twice(p string) {
+func twice(m *Maker, p string) {
 	switch m.r.IntN(7) {
 	case 0:
 		m.file(p)

@@ -18,7 +18,7 @@ import (
 const MaxDepth = 1000
 
 // Tree writes everything below root, a folder or detached mount, to out: the root as "./", then names in byte order. What vanishes
-// meanwhile is left out; mounts below root are not entered.
+// meanwhile is left out. There must be no mounts below root.
 func Tree(ctx context.Context, root *os.File, out io.Writer) error {
 	w := New(ctx, out)
 	st, err := safepath.Stat(root)
@@ -28,13 +28,13 @@ func Tree(ctx context.Context, root *os.File, out io.Writer) error {
 	if err := w.Add("", root, st); err != nil {
 		return err
 	}
-	if err := w.tree(root, uint64(st.Dev), "", 0); err != nil {
+	if err := w.tree(root, "", 0); err != nil {
 		return err
 	}
 	return w.Close()
 }
 
-func (w *Writer) tree(dir *os.File, dev uint64, path string, depth int) error {
+func (w *Writer) tree(dir *os.File, path string, depth int) error {
 	if depth > MaxDepth {
 		return errdef.New(errdef.InvalidArgument, "%.100q...: folders nested deeper than %d", path, MaxDepth)
 	}
@@ -43,14 +43,14 @@ func (w *Writer) tree(dir *os.File, dev uint64, path string, depth int) error {
 		return fmt.Errorf("read folder /%s: %w", path, err)
 	}
 	for _, n := range names {
-		if err := w.entry(dir, dev, path, n, depth); err != nil {
+		if err := w.entry(dir, path, n, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *Writer) entry(dir *os.File, dev uint64, path, name string, depth int) error {
+func (w *Writer) entry(dir *os.File, path, name string, depth int) error {
 	h, st, err := Open(dir, name)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -63,7 +63,7 @@ func (w *Writer) entry(dir *os.File, dev uint64, path, name string, depth int) e
 	if err := w.Add(path, h, st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return err
 	}
-	return w.tree(h, dev, path, depth+1)
+	return w.tree(h, path, depth+1)
 }
 
 // Join joins clean paths; "" is the root.
