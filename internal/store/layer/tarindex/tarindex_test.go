@@ -119,6 +119,7 @@ func TestHostile(t *testing.T) {
 		{"29 up inside", []entry{file("a/../../b")}, "", "leads out of the layer"},
 		{"29 dotdot that stays", []entry{file("a/x/../b")}, "a/ a/b", ""},
 		{"29 absolute", []entry{file("/abs")}, "abs", ""},
+		{"29 path a byte too long", []entry{file(strings.Repeat("a/", 2048) + "x")}, "", "longer than 4096"},
 		{"29 long path", []entry{file(strings.Repeat("a/", 2100) + "x")}, "", "longer than 4096"},
 		{"29 long name", []entry{file(strings.Repeat("a", 300))}, "", "longer than 255"},
 		{"30 through an absolute link", []entry{link("x", "/etc"), file("x/f")}, "etc/ etc/f x", ""},

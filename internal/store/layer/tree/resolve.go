@@ -15,7 +15,11 @@ func CleanMarked(p, mark string) (string, error) {
 	if strings.IndexByte(p, 0) >= 0 {
 		return "", errdef.New(errdef.InvalidArgument, "path %.100q holds a NUL byte", p)
 	}
-	if len(p) > MaxPath+len(mark) {
+	most := MaxPath
+	if mark != "" && strings.HasPrefix(p[strings.LastIndexByte(p, '/')+1:], mark) {
+		most += len(mark)
+	}
+	if len(p) > most {
 		return "", errdef.New(errdef.InvalidArgument, "path %.60q... is longer than %d bytes", p, MaxPath)
 	}
 	if plain(p, mark) {
