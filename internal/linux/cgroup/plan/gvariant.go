@@ -55,7 +55,10 @@ func checkProperty(name string) string {
 	if strings.HasSuffix(name, "Action") {
 		return "this property acts on the machine, which annotations may not"
 	}
-	for _, own := range [...]string{"PIDs", "Slice", "Delegate", "Controller", "User", "Group", "DevicePolicy", "DeviceAllow", "BPFProgram"} {
+	if strings.HasPrefix(name, "RefuseManual") || strings.HasPrefix(name, "Delegate") { // one that refuses to be stopped could not be deleted
+		return "this property is the runtime's own"
+	}
+	for _, own := range [...]string{"PIDs", "Slice", "Controller", "User", "Group", "DevicePolicy", "DeviceAllow", "BPFProgram"} {
 		if name == own {
 			return "this property is the runtime's own"
 		}

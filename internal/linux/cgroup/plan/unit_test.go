@@ -59,7 +59,8 @@ func TestAnnotatedProperties(t *testing.T) {
 		"PIDs": "@au [1]", "Slice": "'-.slice'", "Description": "'a\n[Service]\nExecStart=/bin/sh'", "Desc\nription": "'a'", "Empty": "", "Open": "'x",
 		"Two": "1 2", "Mixed": "[1, 'a']", "Untyped": "[]", "Big": "byte 256", "Bare": "reboot", "Nan": "@d NaN", "Variant": "<1>", "Tuple": "(1, 2)",
 		"TimeoutSec": "'x'", "NegativeSec": "-1", "Escape": `'\x0a'`, "Nested": "[[1]]", "Type": "@z 1", "Wants": "['debug-shell.service']", "Requires": "['x.service']", "RequiresMountsFor": "['/x']", "BindsTo": "['x.service']",
-		"Conflicts": "['sshd.service']", "PropagatesStopTo": "['sshd.service']", "DeviceAllow": "@as []"} {
+		"Conflicts": "['sshd.service']", "PropagatesStopTo": "['sshd.service']", "DeviceAllow": "@as []",
+		"RefuseManualStop": "true", "Delegate": "false", "DelegateSubgroup": "'x'", "DelegateControllers": "@as []"} {
 		if list, err := annotated(map[string]string{annotationPrefix + name: value}); !errdef.Is(err, errdef.InvalidArgument) {
 			t.Errorf("%s=%q: %+v, %v", name, value, list, err)
 		}
