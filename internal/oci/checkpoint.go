@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func Checkpoint(c *Container, o *CheckpointOptions) error {
 	if _, err := os.Stat(filepath.Join(c.State.Bundle, "rootfs.json")); err == nil {
 		return errdef.New(errdef.NotImplemented, "container %s cannot be checkpointed: its root is put together from an engine's layers (rootfs.json)", c.State.ID)
 	}
-	err = checkpoint.Dump(&checkpoint.Container{PID: c.State.Pid, Bundle: c.State.Bundle, Rootfs: c.State.Rootfs, Spec: s, Cgroups: c.State.Cgroups}, o)
+	err = checkpoint.Dump(&checkpoint.Container{PID: c.State.Pid, Alive: c.State.Alive, Bundle: c.State.Bundle, Rootfs: c.State.Rootfs, Spec: s, Cgroups: c.State.Cgroups}, o)
 	if err != nil {
 		return fmt.Errorf("checkpoint container %s: %w", c.State.ID, err)
 	}
@@ -58,7 +59,7 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(dir)
+			removeFolder(dir)
 		}
 	}()
 	if o.Rootfs != nil {
@@ -72,9 +73,11 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	if in.Facts.Rootless {
 		return nil, errdef.New(errdef.Forbidden, "restore container %s: criu needs root", o.ID)
 	}
-	if _, err := compile.Compile(in); err != nil { // the same config that create would refuse
+	p, err := compile.Compile(in) // the same config that create would refuse
+	if err != nil {
 		return nil, err
 	}
+	warn(o.Warn, p)
 	steps, err := plan.Create(in.Facts.Cgroup, in.CgroupPath, compile.DefaultRules(o.Spec.Linux.Resources))
 	if err != nil {
 		return nil, err
@@ -86,8 +89,8 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Container{root: o.Root, spec: o.Spec, State: state.State{Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(&o),
-		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations, SharedPids: SharesPids(o.Spec), Keyring: in.Keyring}}
+	c := &Container{root: o.Root, spec: o.Spec, Warn: o.Warn, State: state.State{Version: specs.Version, ID: o.ID, Bundle: o.Bundle, Rootfs: rootOf(&o),
+		Created: time.Now().UTC(), CgroupPath: in.CgroupPath, Cgroups: dirs, Annotations: o.Spec.Annotations, SharedPids: SharesPids(o.Spec), NoNewKeyring: o.NoNewKeyring, Keyring: in.Keyring}}
 	if in.Unit != nil {
 		c.State.Unit, c.State.UserUnit = in.Unit.Name, in.Unit.User
 	}
@@ -97,6 +100,9 @@ func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 		}
 	}
 	if err := state.Save(dir, &c.State); err != nil { // before anything exists: whoever finds it can take it back
+		return nil, err
+	}
+	if err := watchRestored(o.Root, o.ID, o.Spec); err != nil {
 		return nil, err
 	}
 	if err := (restoring{c}).run(&o, r, dir, cgroupsOf(in.Unit, steps)); err != nil {
@@ -133,7 +139,7 @@ func (c restoring) run(o *CreateOptions, r *CheckpointOptions, dir string, join 
 	defer os.Remove(place)
 	run := checkpoint.Restorer{
 		Container: checkpoint.Container{Bundle: o.Bundle, Rootfs: c.State.Rootfs, Spec: o.Spec, Cgroups: c.State.Cgroups},
-		Stdio:     o.Stdio, Place: place, Console: o.Console,
+		Stdio:     o.Stdio, Place: place, Console: o.Console, Keyring: c.State.Keyring,
 		Join:       join,
 		Namespaces: c.hooks,
 		Born: func(pid int) error {
@@ -170,10 +176,11 @@ func (c restoring) hooks(pid int) error {
 	return nil
 }
 
-// takeBack removes what a failed restore left in the container's cgroups, and them.
+// takeBack removes what a failed restore left in the container's cgroups, and them; what createRuntime hooks made poststop hooks take back.
 func (c restoring) takeBack() error {
-	if err := cgroup.Kill(c.State.Cgroups); err != nil {
-		return err
+	err := cgroup.Kill(c.State.Cgroups)
+	if err == nil {
+		err = removeCgroups(&c.State)
 	}
-	return removeCgroups(&c.State)
+	return errors.Join(err, c.poststop(c.spec.Hooks))
 }

@@ -57,6 +57,21 @@ func watch(root, id string, s *bundle.Spec, p *specs.Process) error {
 	return nil
 }
 
+// watchRestored marks every container that comes out of a checkpoint: what its processes may do is not config.json's to say alone, for an
+// exec may have given them more. They are in its PID namespace, be it another container's.
+func watchRestored(root, id string, s *bundle.Spec) error {
+	if ownUsers(s) {
+		return nil
+	}
+	if err := mark(filepath.Join(root, id)); err != nil {
+		return err
+	}
+	if path := joinsPids(s); path != "" {
+		return markSharing(root, path)
+	}
+	return nil
+}
+
 // watchExec is watch for an exec, which the kernel can tell of whom it has rights over.
 func watchExec(c *Container, p *specs.Process) error {
 	if p == nil || !traces(p.Capabilities) || differs("/proc/"+strconv.Itoa(c.State.Pid)+"/ns/user", "/proc/self/ns/user") {

@@ -243,13 +243,13 @@ func TestCgroupAboveIsOthers(t *testing.T) {
 // may have, though the container's cgroup does not pay for it.
 func TestCopyUpWithinMemory(t *testing.T) {
 	b := newBox(t)
-	limit := int64(64 << 20)
+	limit := int64(16 << 20)
 	b.spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
 	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/mnt", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}},
 		specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
 	for _, name := range []string{"mnt/hole", "tmp/hole"} { // together they are too large
 		check(t, os.WriteFile(filepath.Join(b.rootfs(), name), nil, 0o644))
-		check(t, os.Truncate(filepath.Join(b.rootfs(), name), 40<<20))
+		check(t, os.Truncate(filepath.Join(b.rootfs(), name), 10<<20))
 	}
 	if c, _, err := b.create(); err == nil {
 		t.Error("the container was created")

@@ -87,7 +87,7 @@ func TestDiscardWhatWasCutOff(t *testing.T) {
 // What a hook prints is kept to some length, whatever it is.
 func TestHookThatPrintsMuch(t *testing.T) {
 	b := newBox(t)
-	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "yes | /usr/bin/head -c 100000000; exit 1"}, Env: []string{"PATH=/bin:/usr/bin"}}}}
+	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "yes | /usr/bin/head -c 30000000; exit 1"}, Env: []string{"PATH=/bin:/usr/bin"}}}}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, out, err := b.create()
@@ -96,7 +96,7 @@ func TestHookThatPrintsMuch(t *testing.T) {
 	if err == nil || len(err.Error()) > 2*maxHookOutput+1000 || !strings.Contains(err.Error(), "hooks.createRuntime[0]") {
 		t.Errorf("an error of %d bytes", len(fmt.Sprint(err)))
 	}
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > 16<<20 {
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 {
 		t.Errorf("%d MiB were allocated for what it printed", grown>>20)
 	}
 }

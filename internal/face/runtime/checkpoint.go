@@ -74,7 +74,7 @@ func (a *app) checkpoint(fs *flag.FlagSet, argv []string) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	c, err := oci.Load(a.root, args[0])
+	c, err := a.load(args[0])
 	if err != nil {
 		return 1, err
 	}

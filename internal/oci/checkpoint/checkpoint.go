@@ -43,7 +43,8 @@ type Options struct {
 
 // Container is what of a container matters here.
 type Container struct {
-	PID     int // of its first process; restore: 0
+	PID     int         // of its first process; restore: 0
+	Alive   func() bool // tells whether PID is still that process; nil: nobody knows
 	Bundle  string
 	Rootfs  string
 	Spec    *bundle.Spec

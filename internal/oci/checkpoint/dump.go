@@ -23,6 +23,9 @@ func Dump(c *Container, o *Options) error {
 		return err
 	}
 	defer f.close()
+	if err := f.outOfReach(c); err != nil {
+		return err
+	}
 	m, err := common(o, f, dumpLog)
 	if err != nil {
 		return err
@@ -49,10 +52,10 @@ func Dump(c *Container, o *Options) error {
 			return err
 		}
 	}
-	return run(&m, o, f)
+	return run(&m, c, o, f)
 }
 
-func run(m *criu.Message, o *Options, f *folders) error {
+func run(m *criu.Message, c *Container, o *Options, f *folders) error {
 	kind := criu.Dump
 	if o.PreDump {
 		kind = criu.PreDump
@@ -67,21 +70,34 @@ func run(m *criu.Message, o *Options, f *folders) error {
 		return err
 	}
 	defer s.Close()
+	var ours error
 	err = s.Do(kind, *m, func(n criu.Notice) error {
-		if n.File != nil {
-			n.File.Close()
-		}
-		if n.Script == "status-ready" && o.StatusFD >= 0 {
-			_, err := unix.Write(o.StatusFD, []byte{0})
-			unix.Close(o.StatusFD)
-			if err != nil {
-				return fmt.Errorf("--status-fd %d: %w", o.StatusFD, err)
-			}
-		}
-		return nil
+		ours = notice(n, c, o)
+		return ours
 	})
-	if err != nil {
+	switch {
+	case ours != nil:
+		return ours
+	case err != nil:
 		return failed(err, f, dumpLog)
+	}
+	return nil
+}
+
+// notice serves one of criu's while it saves.
+func notice(n criu.Notice, c *Container, o *Options) error {
+	if n.File != nil {
+		n.File.Close()
+	}
+	switch {
+	case n.Script == "network-lock" && c.Alive != nil && !c.Alive(): // criu has stopped it by now: it does not become another any more
+		return errdef.New(errdef.Conflict, "process %d is not the container's any more", c.PID)
+	case n.Script == "status-ready" && o.StatusFD >= 0:
+		_, err := unix.Write(o.StatusFD, []byte{0})
+		unix.Close(o.StatusFD)
+		if err != nil {
+			return fmt.Errorf("--status-fd %d: %w", o.StatusFD, err)
+		}
 	}
 	return nil
 }

@@ -83,10 +83,7 @@ func places(c *Container, r *root) []place {
 	for i, m := range c.Spec.Mounts {
 		p := place{point: r.resolve(m.Destination), kind: m.Type, config: fmt.Sprintf("mounts[%d]", i)}
 		if isBind(m) {
-			p.kind, p.source = "bind", m.Source
-			if !filepath.IsAbs(p.source) {
-				p.source = filepath.Join(c.Bundle, p.source)
-			}
+			p.kind, p.source = "bind", bindSource(c, m)
 		}
 		if m.Type == "cgroup" || m.Type == "cgroup2" {
 			p.kind = "cgroup"
@@ -110,6 +107,37 @@ func places(c *Container, r *root) []place {
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// outOfReach refuses folders that lie in what the container may write to: it would make its own images, or swap a file for a link while criu
+// writes. Who has the whole host bound into it, to write, needs neither.
+func (f *folders) outOfReach(c *Container) error {
+	type tree struct{ path, config string }
+	reach := []tree{{c.Rootfs, "root.path"}}
+	for i, m := range c.Spec.Mounts {
+		if p := bindSource(c, m); isBind(m) && !slices.Contains(m.Options, "ro") && p != "/" {
+			reach = append(reach, tree{p, fmt.Sprintf("mounts[%d].source", i)})
+		}
+	}
+	for _, dir := range []struct {
+		file *os.File
+		flag string
+	}{{f.images, "--image-path"}, {f.work, "--work-path"}} {
+		at := link(int(dir.file.Fd())) + "/"
+		for _, t := range reach {
+			if p, err := filepath.EvalSymlinks(t.path); err == nil && strings.HasPrefix(at, p+"/") {
+				return errdef.New(errdef.Forbidden, "%s: %s lies in config.json's %s, where the container may write: choose another folder", dir.flag, strings.TrimSuffix(at, "/"), t.config)
+			}
+		}
+	}
+	return nil
+}
+
+func bindSource(c *Container, m specs.Mount) string {
+	if filepath.IsAbs(m.Source) {
+		return path.Clean(m.Source)
+	}
+	return filepath.Join(c.Bundle, m.Source)
 }
 
 // owner is the innermost place at or above a mount point.

@@ -28,6 +28,8 @@ type Restorer struct {
 	Namespaces func(pid int) error
 	// Born is called when all is restored, and nothing runs yet.
 	Born func(pid int) error
+	// Keyring is the name of the session keyring of the container's processes; empty: they stay in ours.
+	Keyring string
 	// Console takes the terminal's master; nil where the container has none.
 	Console func(master *os.File) error
 
@@ -75,6 +77,9 @@ func (r *Restorer) apart(o *Options) error {
 		return err
 	}
 	defer f.close()
+	if err := f.outOfReach(&r.Container); err != nil {
+		return err
+	}
 	m, err := common(o, f, restoreLog)
 	if err != nil {
 		return err
@@ -111,10 +116,14 @@ func (r *Restorer) apart(o *Options) error {
 }
 
 func (r *Restorer) restore(m *criu.Message, f *folders, extra []*os.File) error {
+	if err := joinKeyring(r.Keyring); err != nil { // criu leaves to the processes the one that it has itself
+		return err
+	}
 	s, err := criu.Start(r.Stdio, extra)
 	if err != nil {
 		return err
 	}
+	defer sweep(f.work)
 	defer s.Close()
 	if err := outsideThread(func() error { return r.Join(s.PID()) }); err != nil {
 		return err
@@ -134,6 +143,39 @@ func (r *Restorer) restore(m *criu.Message, f *folders, extra []*os.File) error 
 		return failed(err, f, restoreLog)
 	}
 	return nil
+}
+
+// sweep removes the folder that criu had for cgroup hierarchies, which it mounts where we see it, if it was killed before it could: with it
+// nothing could be restored from there again. Before criu there was no folder.
+func sweep(dir *os.File) {
+	at := fmt.Sprintf("/proc/self/fd/%d/", dir.Fd())
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), ".criu.") {
+			unix.Unmount(at+e.Name(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			unix.Unlinkat(int(dir.Fd()), e.Name(), unix.AT_REMOVEDIR)
+		}
+	}
+}
+
+// joinKeyring gives this thread, and so whoever it starts, the container's session keyring, with the rights that create gives it.
+func joinKeyring(name string) error {
+	const possessorAllUserSearch = 0x3f080000
+	if name == "" {
+		return nil
+	}
+	id, err := unix.KeyctlJoinSessionKeyring(name)
+	if err == nil {
+		err = unix.KeyctlSetperm(id, possessorAllUserSearch)
+	}
+	switch err {
+	case nil, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EDQUOT: // create goes on without, too
+		return nil
+	}
+	return fmt.Errorf("session keyring: keyctl: %w", err)
 }
 
 // outsideThread runs f where the host's mounts are in sight: hooks and consoles are the host's.
@@ -260,104 +302,6 @@ func makePoint(safe *safepath.Root, p place) error {
 }
 
 func parentOf(p string) string { return p[:max(1, strings.LastIndexByte(p, '/'))] }
-
-// mounts compares the checkpoint's mount tables with config.json, and maps what comes from outside.
-func (r *Restorer) mounts(m *criu.Message, f *folders, root *root) error {
-	tables, err := criu.Mounts(f.images)
-	if err != nil {
-		return err
-	}
-	if len(tables) == 0 {
-		return errdef.New(errdef.InvalidArgument, "%s: no mount table: this is no container's checkpoint", f.images.Name())
-	}
-	list := places(&r.Container, root)
-	seen := map[string]bool{}
-	for _, table := range tables {
-		for _, e := range table {
-			if err := vetPoint(root, table, e); err != nil {
-				return err
-			}
-		}
-		for _, e := range table {
-			if err := vetMount(&r.Container, list, table, e); err != nil {
-				return err
-			}
-			if !e.External || seen[e.Key] {
-				continue
-			}
-			seen[e.Key] = true
-			from, err := source(list, &r.Container, e)
-			if err != nil {
-				return err
-			}
-			m.Sub(criu.ExtMount, criu.Pair(e.Key, from))
-		}
-	}
-	return nil
-}
-
-// vetMount refuses a mount that config.json has not and that the container could not have made itself.
-func vetMount(c *Container, list []place, table []criu.Mount, e criu.Mount) error {
-	if e.External || e.Point == "/" || mayMount(c) {
-		return nil
-	}
-	refuse := errdef.New(errdef.InvalidArgument, "the checkpoint has %q mounted on %s, which config.json does not ask for, and the container had no right to mount", e.Type, e.Point)
-	p, ok := owner(list, e.Point)
-	if !ok {
-		return refuse
-	}
-	exact := p.point == e.Point
-	switch p.kind {
-	case "mask":
-		ok = exact && (e.Type == "tmpfs" || ownFS(table, e))
-	case "read-only", "device", "console":
-		ok = exact && ownFS(table, e)
-	case "cgroup":
-		ok = strings.HasPrefix(e.Type, "cgroup") || exact && e.Type == "tmpfs"
-	default:
-		ok = exact && (e.Type == p.kind || ownFS(table, e))
-	}
-	if !ok {
-		return refuse
-	}
-	return nil
-}
-
-// ownFS tells whether a mount is a bind of what another mount of the container shows, as masks and read-only paths are.
-func ownFS(table []criu.Mount, e criu.Mount) bool {
-	return slices.ContainsFunc(table, func(o criu.Mount) bool {
-		return o.ID != e.ID && o.Device == e.Device && o.Type == e.Type && len(o.Point) <= len(e.Point)
-	})
-}
-
-// mayMount tells whether the container's processes could mount on their own: their mounts are restored as they were.
-func mayMount(c *Container) bool {
-	caps := c.Spec.Process.Capabilities
-	return caps == nil || slices.Contains(caps.Bounding, "CAP_SYS_ADMIN") ||
-		slices.ContainsFunc(c.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
-}
-
-// vetPoint refuses a mount point that has become a symbolic link in the root file system since: criu would mount where it leads.
-func vetPoint(root *root, table []criu.Mount, e criu.Mount) error {
-	inRoot := slices.ContainsFunc(table, func(p criu.Mount) bool { return p.ID == e.Parent && p.Point == "/" })
-	if e.Point == "/" || !inRoot {
-		return nil
-	}
-	fd, err := root.open(e.Point, unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
-	if err != nil {
-		return errdef.New(errdef.InvalidArgument, "the checkpoint's mount point %s is not there in the root file system, or only by a symbolic link: %w", e.Point, err)
-	}
-	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	unix.Close(fd)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		err = unix.ELOOP
-	}
-	if err != nil {
-		return errdef.New(errdef.InvalidArgument, "the checkpoint's mount point %s is a symbolic link in the root file system: %w", e.Point, err)
-	}
-	return nil
-}
 
 // joined names the namespaces that exist already.
 func (r *Restorer) joined(m *criu.Message) ([]*os.File, error) {
