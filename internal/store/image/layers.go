@@ -104,12 +104,23 @@ func (u *pull) layer(ctx context.Context, d ocispec.Descriptor, want digest.Dige
 	}
 }
 
-// fetch brings a layer, going on where an earlier try ended. That beginning may be what is wrong with it, so a layer that is not what was
-// promised is fetched anew, once. What comes is kept for the next try, unless it is wrong.
+// fetch brings a layer.
 func (u *pull) fetch(ctx context.Context, d ocispec.Descriptor, want digest.Digest) error {
+	tries := 0
+	return resume(ctx, u.s, d, func(kept *partial.Blob) error {
+		if tries++; tries > 1 {
+			u.p.say(shortLayer(d), "What was kept of it is wrong, downloading all of it")
+		}
+		return u.receive(ctx, d, want, kept)
+	})
+}
+
+// resume lets receive go on where an earlier try with a layer's blob ended. That beginning may be what is wrong, so a layer that is not what
+// was promised is fetched anew, once. What comes is kept for the next try, unless it is wrong.
+func resume(ctx context.Context, s *Store, d ocispec.Descriptor, receive func(*partial.Blob) error) error {
 	for again := true; ; again = false {
-		kept := u.s.c.Content.Partial().Take(d.Digest, d.Size)
-		err := u.receive(ctx, d, want, kept)
+		kept := s.c.Content.Partial().Take(d.Digest, d.Size)
+		err := receive(kept)
 		switch {
 		case err == nil:
 			kept.Drop()
@@ -118,7 +129,6 @@ func (u *pull) fetch(ctx context.Context, d ocispec.Descriptor, want digest.Dige
 		default:
 			kept.Drop()
 			if again && kept.Len() > 0 {
-				u.p.say(shortLayer(d), "What was kept of it is wrong, downloading all of it")
 				continue
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/partial"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 )
 
@@ -146,19 +147,21 @@ func (f *Refetcher) Layer(ctx context.Context, diff digest.Digest) (from string,
 }
 
 func (f *Refetcher) replace(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, diff digest.Digest) error {
-	b, err := repo.Blob(ctx, d)
-	if err != nil {
+	return resume(ctx, f.s, d, func(kept *partial.Blob) error {
+		b, err := repo.Resume(ctx, d, kept)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		in, err := inflate(b, f.s.c.MaxLayerSize)
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", diff, err)
+		}
+		defer in.Close()
+		err = layer.Replace(ctx, f.s.c.Layers, diff, in)
+		if in.err != nil && in.err != io.EOF {
+			err = in.err
+		}
 		return err
-	}
-	defer b.Close()
-	in, err := inflate(b, f.s.c.MaxLayerSize)
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", diff, err)
-	}
-	defer in.Close()
-	err = layer.Replace(ctx, f.s.c.Layers, diff, in)
-	if in.err != nil && in.err != io.EOF {
-		err = in.err
-	}
-	return err
+	})
 }

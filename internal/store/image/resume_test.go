@@ -15,10 +15,11 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/store/layer"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
-// halfway is a store with a registry that has an image of one layer of 2 MiB, of which the store has had 500,000 bytes.
+// halfway is a store with a registry that has an image of one layer of 1.3 MB, of which the store has had 500,000 bytes.
 type halfway struct {
 	*env
 	h     *kit.Hostile
@@ -33,7 +34,7 @@ const hadBytes = 500_000
 
 func newHalfway(t *testing.T, compress string) *halfway {
 	t.Helper()
-	img := kit.Build(t, kit.Spec{Compress: compress, Tars: [][]byte{kit.Tar(t, kit.Text("f", noise(2<<20)))}})
+	img := kit.Build(t, kit.Spec{Compress: compress, Tars: [][]byte{kit.Tar(t, kit.Text("f", noise(1_300_000)))}})
 	w := &halfway{env: newEnv(t, quick()), h: kit.StartHostile(t), layer: img.Manifest.Layers[0].Digest, diff: img.DiffIDs[0]}
 	w.name, w.blob = w.h.Serve("x:1", img), img.Blobs[w.layer]
 	w.h.Fault(w.layer.String(), kit.BreakAfter(w.blob, hadBytes/5)) // five attempts
@@ -179,6 +180,40 @@ func TestResumedLater(t *testing.T) {
 	}
 	if _, deleted, freed, err := w.Prune(PruneOptions{}); err != nil || freed < hadBytes || len(deleted) != 0 || w.files(t) != 0 {
 		t.Errorf("pruned: %v, %d bytes; %v; %d files are left", deleted, freed, err, w.files(t))
+	}
+}
+
+// TestResumedRepair: a repair goes on with a layer, too.
+func TestResumedRepair(t *testing.T) {
+	w := newHalfway(t, "none")
+	if _, err := w.pull(nil); err != nil {
+		t.Fatal(err)
+	}
+	tar := filepath.Join(layer.Dir(w.l, w.diff), "layer.tar")
+	if err := os.Truncate(tar, 5000); err != nil {
+		t.Fatal(err)
+	}
+	f, err := LedgerOf(w.Store).Refetcher(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.h.Fault(w.layer.String(), kit.BreakAfter(w.blob, hadBytes/5))
+	if _, err := f.Layer(context.Background(), w.diff); !errdef.Is(err, errdef.Unavailable) && !strings.Contains(fmt.Sprint(err), "broke off") {
+		t.Errorf("got %v", err)
+	}
+	w.h.Fault(w.layer.String(), nil)
+	w.from = len(w.h.Seen())
+	if _, err := f.Layer(context.Background(), w.diff); err != nil {
+		t.Error(err)
+	}
+	if got := w.asked(); !slices.Equal(got, []string{"bytes=500000-"}) {
+		t.Errorf("asked for %q", got)
+	}
+	if bad, err := layer.Verify(context.Background(), w.l, w.diff); err != nil || len(bad) != 0 {
+		t.Errorf("%v %v", bad, err)
+	}
+	if _, err := os.Stat(w.part()); err == nil {
+		t.Error("the beginning is still there")
 	}
 }
 
