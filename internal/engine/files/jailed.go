@@ -26,9 +26,7 @@ type task struct {
 }
 
 // jailed has a tar laid by a process that is locked in. It lives on when the engine dies: no half copy then.
-func jailed(ctx context.Context, t extract.Target, data *os.File, root *tree.Inode, o extract.Options) error {
-	names := int64(0)
-	_ = tree.Walk(root, func(string, *tree.Inode, *tree.Inode) error { names++; return nil })
+func jailed(ctx context.Context, t extract.Target, data *os.File, names int64, o extract.Options) error {
 	return jail.Job{
 		Word: word, Task: task{t.Path, o}, Folders: []*os.File{t.Root.File(), t.Dir}, Files: []*os.File{data},
 		Memory: 256<<20 + names<<10, Outlives: true,
@@ -41,7 +39,7 @@ func layHere(w jail.Work) error {
 		return fmt.Errorf("read the task: %w", err)
 	}
 	data := w.Files[0]
-	p := tarindex.NewPlain(tarindex.Limits{Size: most})
+	p := tarindex.NewPlain(tree.NewTable(), tarindex.Limits{Size: most})
 	if _, err := io.CopyBuffer(p, io.NewSectionReader(data, 0, most), make([]byte, 256<<10)); err != nil {
 		return bad(err)
 	}

@@ -34,14 +34,14 @@ func (s *Service) Write(ctx context.Context, ref, p string, body io.Reader, o ap
 	if err != nil {
 		return err // before the body is sent, where the client waits for that
 	}
-	data, root, err := s.take(ctx, body)
+	c, err := s.take(ctx, body)
 	if err != nil {
 		return err
 	}
-	defer data.Close()
+	defer c.data.Close()
 	return s.Containers.Change(ctx, ref, func(rec *api.Container, f *os.File) error {
 		// Who hangs up now leaves no half copy.
-		if err := s.lay(context.WithoutCancel(ctx), a, rec, f, data, root, o); err != nil {
+		if err := s.lay(context.WithoutCancel(ctx), a, rec, f, c, o); err != nil {
 			return err
 		}
 		s.Containers.Event(rec, true, p)
@@ -99,7 +99,7 @@ func (a asked) notReadOnly(root *safepath.Root, h *os.File, rootCounts bool) err
 }
 
 // lay extracts into a container's folder.
-func (s *Service) lay(ctx context.Context, a asked, rec *api.Container, f *os.File, data *os.File, root *tree.Inode, o api.WriteOptions) error {
+func (s *Service) lay(ctx context.Context, a asked, rec *api.Container, f *os.File, c *copied, o api.WriteOptions) error {
 	in := safepath.FromFile(f)
 	h, err := a.folderIn(in, rec)
 	if err != nil {
@@ -117,9 +117,9 @@ func (s *Service) lay(ctx context.Context, a asked, rec *api.Container, f *os.Fi
 	}
 	t := extract.Target{Root: in, Dir: h, Path: follow(in, a.clean)}
 	if s.Jail {
-		err = jailed(ctx, t, data, root, how)
+		err = jailed(ctx, t, c.data, c.names, how)
 	} else {
-		err = extract.Into(ctx, t, root, data, how)
+		err = extract.Into(ctx, t, c.root, c.data, how)
 	}
 	if err != nil {
 		return fmt.Errorf("copy into container %s: %w", rec.Name, err)
@@ -138,31 +138,42 @@ func userOf(f *os.File, rec *api.Container) (*extract.Owner, error) {
 	return &extract.Owner{UID: u.UID, GID: u.GID}, err
 }
 
-// take stores a tar, uncompressed, in a nameless file and reads what it says.
-func (s *Service) take(ctx context.Context, body io.Reader) (_ *os.File, _ *tree.Inode, err error) {
-	f, err := atomicfile.Nameless(s.Spool, "tar")
-	if err != nil {
-		return nil, nil, err
+// copied is a tar that was sent.
+type copied struct {
+	data  *os.File // uncompressed, nameless
+	names int64
+	root  *tree.Inode // without a jail, which reads it anew
+}
+
+// take stores a tar and reads what it says.
+func (s *Service) take(ctx context.Context, body io.Reader) (_ *copied, err error) {
+	c := &copied{}
+	if c.data, err = atomicfile.Nameless(s.Spool, "tar"); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
+			c.data.Close()
 		}
 	}()
 	in, err := image.Inflate(&until{ctx, body}, most)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer in.Close()
-	p := tarindex.NewPlain(tarindex.Limits{Size: most})
-	if _, err := io.CopyBuffer(io.MultiWriter(p, onlyWriter{f}), in, make([]byte, 256<<10)); err != nil {
-		return nil, nil, bad(err)
-	}
-	t, err := p.Finish()
-	if err != nil {
-		return nil, nil, bad(err)
-	}
-	return f, t.Tree(), nil
+	return c, tree.Roomy(s.Spool, func(t *tree.Table) error {
+		p := tarindex.NewPlain(t, tarindex.Limits{Size: most})
+		if _, err := io.CopyBuffer(io.MultiWriter(p, onlyWriter{c.data}), in, make([]byte, 256<<10)); err != nil {
+			return bad(err)
+		}
+		if _, err := p.Finish(); err != nil {
+			return bad(err)
+		}
+		if c.names = int64(t.Inodes()); !s.Jail {
+			c.root = t.Tree()
+		}
+		return nil
+	})
 }
 
 // onlyWriter keeps io.Copy from asking the file for more.

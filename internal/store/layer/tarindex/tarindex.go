@@ -70,8 +70,8 @@ func Into(t *tree.Table, l Limits) *Parser {
 }
 
 // NewPlain returns a Parser for a tar that is no layer: names that are whiteouts in a layer are names like any other.
-func NewPlain(l Limits) *Parser {
-	p := New(l)
+func NewPlain(t *tree.Table, l Limits) *Parser {
+	p := Into(t, l)
 	p.build.plain = true
 	return p
 }
