@@ -19,7 +19,7 @@ func Write(path string, data []byte, perm os.FileMode) error {
 }
 
 // WriteVolatile replaces path like Write; without sync it is atomic for readers but may be lost with the power.
-// It is meant for files under /run, which a reboot forgets anyway.
+// It is meant for files under /run, which a reboot forgets anyway, and what is made anew.
 func WriteVolatile(path string, data []byte, perm os.FileMode, sync bool) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
 	if err != nil {

@@ -230,9 +230,18 @@ func (s *Store) List() ([]Blob, error) {
 	return all, nil
 }
 
-// SetIndex replaces index.json: what a reader of the layout sees as its images.
-func (s *Store) SetIndex(manifests []ocispec.Descriptor) error {
-	return writeJSON(filepath.Join(s.dir, ocispec.ImageIndexFile), indexOf(manifests))
+// SetIndex replaces index.json: what a reader of the layout sees as its images. Unless durable, the older one may be back after a power loss,
+// or a damaged one.
+func (s *Store) SetIndex(manifests []ocispec.Descriptor, durable bool) error {
+	path := filepath.Join(s.dir, ocispec.ImageIndexFile)
+	if durable {
+		return writeJSON(path, indexOf(manifests))
+	}
+	raw, err := json.Marshal(indexOf(manifests))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return atomicfile.WriteVolatile(path, raw, 0o600, false)
 }
 
 // CheckIndex says whether index.json is as SetIndex would write it; errdef.DataLoss when not.

@@ -142,7 +142,7 @@ func (l Ledger) Forget(bucket, key string) error {
 	if err != nil {
 		return err
 	}
-	return s.writeIndex()
+	return s.writeIndex(true)
 }
 
 // sound tells whether a record can be read, and a name leads to an image.
@@ -296,7 +296,7 @@ func (l Ledger) CheckIndex(mend bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mend {
-		return s.writeIndex()
+		return s.writeIndex(true)
 	}
 	c, err := s.readable()
 	if err != nil {

@@ -247,7 +247,7 @@ func (b *Batch) Commit() ([]*Fresh, error) {
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(b.fresh), func(f *Fresh) bool { return f.part }), s.writeIndex()
+	return slices.DeleteFunc(slices.Clone(b.fresh), func(f *Fresh) bool { return f.part }), s.writeIndex(true)
 }
 
 func (f *Fresh) put(tx *meta.Tx) error {

@@ -74,7 +74,7 @@ func Open(c Config) (*Store, error) {
 	s := &Store{c: c, pins: map[digest.Digest]int{}, held: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s, s.writeIndex()
+	return s, s.writeIndex(true)
 }
 
 // record is what the metadata store keeps of an image.
@@ -185,7 +185,7 @@ func (s *Store) commit(id digest.Digest, r record, tag string, digests []string)
 	if err != nil {
 		return "", fmt.Errorf("record image %s: %w", id, err)
 	}
-	return before, s.writeIndex()
+	return before, s.writeIndex(true)
 }
 
 func union(a, b []digest.Digest) []digest.Digest {
@@ -201,13 +201,13 @@ func union(a, b []digest.Digest) []digest.Digest {
 }
 
 // writeIndex rewrites the layout's index.json from the records. Call it with mu held. It is derived data: a crash before it
-// is repaired by the next Open.
-func (s *Store) writeIndex() error {
+// is repaired by the next Open. Names that are gone need not be durable there.
+func (s *Store) writeIndex(durable bool) error {
 	c, err := s.readable()
 	if err != nil {
 		return fmt.Errorf("write image index: %w", err)
 	}
-	return s.c.Content.SetIndex(c.index())
+	return s.c.Content.SetIndex(c.index(), durable)
 }
 
 // index is what index.json lists: every tag.

@@ -139,7 +139,7 @@ func (s *Store) apply(c catalog, ch change) (untagged, deleted []string, err err
 		deleted = append(deleted, d.String())
 	}
 	more, err := s.discard(c, gone)
-	if ierr := roomy(s, s.writeIndex); err == nil {
+	if ierr := roomy(s, func() error { return s.writeIndex(false) }); err == nil {
 		err = ierr // after the files went: on a full disk there is room for it now
 	}
 	return untagged, append(deleted, more...), err

@@ -269,5 +269,5 @@ func (s *Store) Tag(name, target string) error {
 	if err != nil {
 		return err
 	}
-	return s.writeIndex()
+	return s.writeIndex(true)
 }
