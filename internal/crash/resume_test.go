@@ -252,7 +252,7 @@ func TestNoRoomForBeginnings(t *testing.T) {
 	}
 	w := startHalfway(t)
 	dir := filepath.Join(w.DataRoot, partialDir)
-	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64m"); err != nil {
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64m,mode=700"); err != nil {
 		t.Skipf("no tmpfs here: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
