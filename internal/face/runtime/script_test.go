@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/programs"
 )
 
@@ -114,7 +115,7 @@ func (s *stage) play(runtime, script string) string {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &out, time.Second
 	check(s.t, cmd.Start())
-	late := time.AfterFunc(time.Minute, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	late := time.AfterFunc(patience.Of(time.Minute), func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer late.Stop()
 	if err := cmd.Wait(); err != nil {
 		s.t.Fatalf("the script ended with %v:\n%s", err, out.String())
@@ -202,7 +203,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// Each file of testdata/same holds a script that prints the same with runc.
+// Each file of testdata/same holds a script that prints the same with runc; long says why it is left out of short runs.
 func TestSameAsRunc(t *testing.T) {
 	needRoot(t)
 	runc, err := exec.LookPath("runc")
@@ -211,6 +212,9 @@ func TestSameAsRunc(t *testing.T) {
 	}
 	rt := program(t)
 	archives(t, "testdata/same/*.txtar", func(t *testing.T, path string, a *txtar.Archive) {
+		if testing.Short() && find(a, "long") != "" {
+			t.Skip(strings.TrimSpace(find(a, "long")))
+		}
 		ours := newStage(t, a).play(rt, find(a, "script"))
 		theirs := newStage(t, a).play(runc, find(a, "script"))
 		if ours != theirs {
