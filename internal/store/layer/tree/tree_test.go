@@ -294,3 +294,36 @@ func TestDeviceNumbers(t *testing.T) {
 		}
 	}
 }
+
+// A chain's tree comes back with the layer of each inode; a damaged one is an error.
+func TestChain(t *testing.T) {
+	root := NewDir()
+	shared := &Inode{Mode: unix.S_IFREG | 0o644, Size: 5, Off: 512, Dev: 300}
+	sub := NewDir()
+	sub.Dev = 2
+	sub.Dir.Kids["again"] = shared
+	root.Dir.Kids["a"], root.Dir.Kids["sub"] = shared, sub
+	root.Dir.Kids["last"] = &Inode{Mode: unix.S_IFLNK | 0o777, Link: "a", Dev: 65535}
+	var b bytes.Buffer
+	if err := EncodeChain(&b, Of(root)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeChain(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kids := got.Dir.Kids
+	if kids["a"] != kids["sub"].Dir.Kids["again"] || kids["a"].Dev != 300 || kids["sub"].Dev != 2 || kids["last"].Dev != 65535 {
+		t.Errorf("%+v", kids)
+	}
+	var paths []string
+	_ = Each(Of(root), func(p string, i *Inode) error { paths = append(paths, fmt.Sprint(p, " ", i.Dev)); return nil })
+	if s := strings.Join(paths, ","); s != " 0,a 300,last 65535,sub 2,sub/again 300" {
+		t.Error(s)
+	}
+	for n := range b.Len() {
+		if _, err := DecodeChain(b.Bytes()[:n]); !errdef.Is(err, errdef.DataLoss) {
+			t.Errorf("cut at %d: %v", n, err)
+		}
+	}
+}
