@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,12 +70,12 @@ func against(t *testing.T, seed uint64, layers, entries int, forms []string) {
 	looks := map[string]func(*testing.T) listing.Tree{"umoci": u.unpackedByUmoci, "tar": l.unpackedByTar}
 	for _, form := range forms {
 		looks[form] = func(t *testing.T) listing.Tree {
-			root := l.root(t, form)
-			return list(t, fmt.Sprintf("/proc/self/fd/%d", root.Fd()))
+			_, snaps := l.stores(t, form)
+			return list(t, prepared(t, snaps, "x", l.chain))
 		}
 	}
 	if entries < 100_000 {
-		looks["export"] = func(t *testing.T) listing.Tree { return exported(t, l.root(t, layer.FormErofs)) }
+		looks["export"] = func(t *testing.T) listing.Tree { return exported(t, l) }
 	}
 	trees := look(t, looks)
 	for _, form := range forms {
@@ -116,8 +115,8 @@ func look(t *testing.T, looks map[string]func(*testing.T) listing.Tree) map[stri
 	return trees
 }
 
-// root is the root of a container of the image, open until the test ends.
-func (l *layout) root(t *testing.T, form string) *os.File {
+// stores are a layer store that has the image's layers, and a snapshot store over it.
+func (l *layout) stores(t *testing.T, form string) (*layer.Store, *Store) {
 	t.Helper()
 	dir := t.TempDir()
 	switch form {
@@ -139,15 +138,7 @@ func (l *layout) root(t *testing.T, form string) *os.File {
 		t.Fatal(err)
 	}
 	l.ingest(t, layers)
-	if _, err := snaps.Prepare(context.Background(), "x", l.chain); err != nil {
-		t.Fatal(err)
-	}
-	root, err := snaps.Mount("x", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() })
-	return root
+	return layers, snaps
 }
 
 // agree fails the test where a container sees something else than a peer, but for the exceptions, and where of a large image an exception is none

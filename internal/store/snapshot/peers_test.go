@@ -179,7 +179,13 @@ func (l *layout) unpackedByTar(t *testing.T) listing.Tree {
 }
 
 // exported is what GNU tar unpacks of an export.
-func exported(t *testing.T, from *os.File) listing.Tree {
+func exported(t *testing.T, l *layout) listing.Tree {
+	_, snaps := l.stores(t, layer.FormErofs)
+	from, err := os.Open(prepared(t, snaps, "x", l.chain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
 	root := filepath.Join(disk.Tmpfs(t), "root")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		t.Fatal(err)
