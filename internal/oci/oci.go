@@ -418,17 +418,14 @@ func kindOf(e syscall.Errno) errdef.Kind {
 	return errdef.System
 }
 
-// interpreter follows ENOENT, which execve(2) gives for a file that is there, too.
-const interpreter = " (if it is there: the interpreter that its first line or its ELF header names is not)"
-
 // execError uses the words by which docker and its kin tell exit codes 127 and 126.
 func execError(note string, e syscall.Errno) error {
 	name := strings.Trim(strings.TrimPrefix(note, "exec: "), `"`)
 	switch {
 	case e == syscall.ENOENT && !strings.Contains(name, "/"):
-		return errdef.New(errdef.NotFound, "%s: executable file not found in $PATH%s", note, interpreter)
+		return errdef.New(errdef.NotFound, "%s: executable file not found in $PATH", note)
 	case e == syscall.ENOENT || e == syscall.ENOTDIR:
-		return errdef.New(errdef.NotFound, "%s: stat %s: no such file or directory%s", note, name, interpreter)
+		return errdef.New(errdef.NotFound, "%s: stat %s: no such file or directory", note, name)
 	case e == syscall.EACCES || e == syscall.EPERM || e == syscall.EISDIR:
 		return errdef.New(errdef.Forbidden, "%s: permission denied", note)
 	case e == syscall.ENOEXEC:
