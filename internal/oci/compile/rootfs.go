@@ -180,7 +180,7 @@ func (c rooter) fromLoops() {
 	}
 	c.Why("rootfs.json")
 	for i, l := range c.in.Rootfs.Lower {
-		if l.Type != "erofs" || !l.Loop || c.shares(l) {
+		if l.Type != "erofs" || !l.Loop {
 			continue
 		}
 		var devices []prog.Arg // which hold the path once the device is there

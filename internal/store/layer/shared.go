@@ -32,9 +32,9 @@ type held struct {
 type inode struct{ dev, ino uint64 }
 
 // Share returns the root of the mount that all users of m have in common, made if need be, and closed by the caller; nil where there is none:
-// for folders, and before Linux 6.15. Lower then names this descriptor, and is good for as long as it is open.
+// for folders, for loop devices, over which all mounts are one file system anyway, and before Linux 6.15. Lower then names this descriptor, and is good for as long as it is open.
 func (m *Merged) Share() (*os.File, error) {
-	if m.Index == "" {
+	if m.Index == "" || m.Lower[0].Loop {
 		return nil, nil
 	}
 	s := &m.store.shared
@@ -50,7 +50,7 @@ func (m *Merged) Share() (*os.File, error) {
 	h := s.held[m.ChainID]
 	if h == nil || !slices.Equal(h.of, of) { // a repair puts other files in their places
 		s.dropLocked(m.ChainID)
-		root, err := MountErofs(m.Index, m.Devices, m.Lower[0].Loop)
+		root, err := MountErofs(m.Index, m.Devices, false)
 		if err != nil {
 			return nil, err
 		}

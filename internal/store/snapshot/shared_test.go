@@ -44,7 +44,7 @@ func TestShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		if layers == nil {
-			t.Skip("nothing to share but folders, or no Linux 6.15")
+			t.Skip("nothing to share but folders or loop devices, or no Linux 6.15")
 		}
 		lower := safepath.FromFile(layers)
 		defer lower.Close()
