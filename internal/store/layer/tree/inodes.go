@@ -54,6 +54,7 @@ func (t *inodes) raw(id ID) []byte {
 
 // Mode returns an inode's mode; 0 is a foreign hard link.
 func (t *inodes) Mode(id ID) uint32 {
+	t.pass()
 	m, _ := binary.Uvarint(t.raw(id))
 	return uint32(m) &^ sparse
 }
