@@ -30,7 +30,7 @@ func (s *Service) Create(ctx context.Context, name, platform string, req contain
 		return container.CreateResponse{}, err
 	}
 	defer s.table.hold(img.ID)()
-	if _, err := s.Images.Local(ctx, img.ID, platform); err != nil { // it may have been removed just before it was held
+	if err := s.Images.Stands(img.ID); err != nil { // it may have been removed just before it was held
 		return container.CreateResponse{}, err
 	}
 	name = strings.TrimPrefix(name, "/")

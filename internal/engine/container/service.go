@@ -57,6 +57,8 @@ type Image struct {
 // Images finds local images.
 type Images interface {
 	Local(ctx context.Context, ref, platform string) (Image, error)
+	// Stands is NotFound for an image that is not here, or whose removal was decided before.
+	Stands(id string) error
 }
 
 // Snapshots keeps writable layers, one per container, by container ID.

@@ -178,7 +178,7 @@ func (s *Service) Users(imageID string) []string {
 	var out []string
 	s.table.mu.Lock()
 	if s.table.making[imageID] > 0 {
-		out = append(out, "a container being created")
+		out = append(out, "being made")
 	}
 	s.table.mu.Unlock()
 	for _, rec := range s.table.records() {

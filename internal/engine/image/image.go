@@ -59,6 +59,9 @@ func (s *Service) Local(ctx context.Context, ref, platform string) (container.Im
 	return container.Image{ID: img.ID.String(), Platform: have, Layers: img.DiffIDs, Config: img.Config.Config}, nil
 }
 
+// Stands implements container.Images.
+func (s *Service) Stands(id string) error { return s.Store.Stands(digest.Digest(id)) }
+
 // platform is resolve for one platform of an image, "" for the one that its name means.
 func (s *Service) platform(ctx context.Context, ref, platform string) (store.Image, error) {
 	img, err := s.resolve(ctx, ref)

@@ -189,7 +189,7 @@ func (l Ledger) drop(id digest.Digest, inUse InUse) error {
 	if _, ok := c.images[id]; !ok {
 		return errdef.New(errdef.NotFound, "No such image: %s", id)
 	}
-	if s.held[id] > 0 || len(inUse.of(id)) > 0 {
+	if len(inUse.of(id)) > 0 {
 		return errdef.New(errdef.Conflict, "image %s is in use", id)
 	}
 	_, _, err = s.apply(c, change{tags: namesOf(c.tags, id), digests: namesOf(c.digests, id), images: []digest.Digest{id}})

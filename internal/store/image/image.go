@@ -50,7 +50,6 @@ type Store struct {
 
 	mu      sync.Mutex            // held while what is live is decided or changed
 	pins    map[digest.Digest]int // blobs and diff IDs that running pulls need
-	held    map[digest.Digest]int // images that a container is being made of
 	flights map[digest.Digest]chan struct{}
 }
 
@@ -71,7 +70,7 @@ func Open(c Config) (*Store, error) {
 	if c.MaxLayerSize <= 0 {
 		c.MaxLayerSize = 256 << 30
 	}
-	s := &Store{c: c, pins: map[digest.Digest]int{}, held: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
+	s := &Store{c: c, pins: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s, s.writeIndex(true)

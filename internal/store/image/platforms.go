@@ -120,11 +120,7 @@ func RemovePlatforms(s *Store, name string, platforms []ocispec.Platform, force 
 		if err != nil {
 			return nil, nil, err
 		}
-		users := inUse.of(o)
-		if s.held[o] > 0 {
-			users = append(users, "being made")
-		}
-		if len(users) > 0 {
+		if users := inUse.of(o); len(users) > 0 {
 			return nil, nil, errdef.New(errdef.Conflict, "conflict: unable to delete %s of %s (cannot be forced) - container %s is using it",
 				manifest.PlatformString(c.images[o].Platform), printable(name), id.Short(users[0]))
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -53,15 +52,12 @@ func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted 
 		return nil, nil, err
 	}
 	ch, err := c.removal(name, id, force, inUse.of(id))
-	if err == nil && len(ch.images) > 0 && s.held[id] > 0 {
-		err = errdef.New(errdef.Conflict, "conflict: unable to delete %s - a container is being created from it", printable(name))
-	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(ch.images) > 0 { // its other platforms go as well
 		for _, p := range c.parts(id) {
-			if s.held[p] == 0 && len(inUse.of(p)) == 0 {
+			if len(inUse.of(p)) == 0 {
 				ch.images, ch.digests = append(ch.images, p), append(ch.digests, namesOf(c.digests, p)...)
 			}
 		}
@@ -270,25 +266,19 @@ func (s *Store) Freeze(fn func(Live) error) error {
 	return fn(Live{c.live(s.pins), c.chains()})
 }
 
-// Hold resolves an image and keeps it from being removed until release is called: for a container that is being made and is
-// not on record yet.
-func (s *Store) Hold(name string) (img Image, release func(), err error) {
+// Stands reports whether an image is here and stays as long as it has users: a removal that was decided before is over then. Who is one of the
+// users that Remove and Prune ask for, before he asks this, has the image until he is none.
+func (s *Store) Stands(id digest.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if img, err = s.Resolve(name); err != nil {
-		return Image{}, nil, err
+	c, err := s.catalog()
+	if err != nil {
+		return err
 	}
-	s.held[img.ID]++
-	var once sync.Once
-	return img, func() {
-		once.Do(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.held[img.ID]--; s.held[img.ID] == 0 {
-				delete(s.held, img.ID)
-			}
-		})
-	}, nil
+	if _, ok := c.images[id]; !ok {
+		return errdef.New(errdef.NotFound, "No such image: %s", id)
+	}
+	return nil
 }
 
 // PruneOptions choose images: nameless ones, or with All every one that no container uses.
@@ -322,7 +312,7 @@ func (s *Store) Prune(o PruneOptions) (untagged, deleted []string, freed int64, 
 	var ch change
 	for id, r := range c.images {
 		tags := namesOf(c.tags, id)
-		if !o.All && (len(tags) > 0 || c.partOf(id) != "") || s.held[id] > 0 || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
+		if !o.All && (len(tags) > 0 || c.partOf(id) != "") || len(o.InUse.of(id)) > 0 || !o.Until.IsZero() && !r.Created.Before(o.Until) {
 			continue
 		}
 		if o.Labels != nil {

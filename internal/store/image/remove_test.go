@@ -115,18 +115,27 @@ func removeUsed(t *testing.T, e *env, a, b Image, used InUse) {
 	if got, err := e.Resolve(a.ID.String()); err != nil || len(got.RepoTags) != 0 {
 		t.Fatal(err)
 	}
-	_, release, err := e.Hold(a.ID.String())
-	if err != nil {
+	if err := e.Stands(a.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.Remove(a.ID.String(), true, nil); !errdef.Is(err, errdef.Conflict) {
-		t.Fatal("removed while a container was being made:", err)
+	answer := make(chan error, 2)
+	late := func(digest.Digest) []string { // asks while the removal is being decided, and is no user yet
+		asked := make(chan error)
+		go func() { asked <- e.Stands(a.ID) }()
+		select {
+		case err := <-asked:
+			t.Errorf("a removal is under way, and the answer is: %v", err)
+		case <-time.After(50 * time.Millisecond):
+			go func() { answer <- <-asked }()
+		}
+		return nil
 	}
-	release()
-	release()
-	_, del, err = e.Remove(a.ID.String(), false, nil)
+	_, del, err = e.Remove(a.ID.String(), false, late)
 	if err != nil || !slices.Equal(del, []string{a.ID.String(), a.DiffIDs[1].String()}) {
 		t.Fatal(del, err)
+	}
+	if err := <-answer; !errdef.Is(err, errdef.NotFound) {
+		t.Fatal("a container is made of an image that is being removed:", err)
 	}
 	if !e.l.Has(b.DiffIDs[0]) || !e.l.Has(b.DiffIDs[1]) || e.l.Has(a.DiffIDs[1]) {
 		t.Fatal("wrong layers removed")
