@@ -14,7 +14,7 @@ const loopFlags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
 
 // Loop returns a read-only loop device with 512-byte sectors over f: the one that somebody has attached in the same way, so that all
 // mounts of a file are one file system with one page cache, or a new one. The device frees itself when its last user, a descriptor like
-// the returned one or a mount, is gone. Contents are read past the page cache of f where f's file system can.
+// the returned one or a mount, is gone. It reads through the page cache of f, which alone reads ahead from one file of a tar into the next.
 func Loop(f *os.File) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -29,7 +29,7 @@ func Loop(f *os.File) (*os.File, error) {
 	}
 	defer ctl.Close()
 	cfg := unix.LoopConfig{Fd: uint32(f.Fd()), Size: 512}
-	cfg.Info.Flags = loopFlags | unix.LO_FLAGS_DIRECT_IO
+	cfg.Info.Flags = loopFlags
 	for range 64 { // somebody else may take the free one first
 		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {

@@ -228,9 +228,6 @@ func (c rooter) layer(i int, l bundle.Layer) (prog.Reg, error) {
 		for _, d := range l.Devices {
 			c.fsconfig(fs, u.FSCONFIG_SET_STRING, "device", d, 0)
 		}
-		if l.Direct && c.in.Facts.atLeast(6, 13) {
-			c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "directio", "", 0)
-		}
 		return c.fsmount(note, fs, u.MOUNT_ATTR_RDONLY), nil
 	}
 	return 0, invalid(field("rootfs.json: lower", i, ".type"), "%q is neither dir nor erofs", l.Type)

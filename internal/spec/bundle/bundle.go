@@ -58,9 +58,6 @@ type Layer struct {
 	// Mounted, where set, is the path of a descriptor of the layer's root, which other containers use, too: it is mounted already. It needs overlayfs
 	// over detached layers (Linux 6.15); before, the layer is mounted from Source.
 	Mounted string `json:"mounted,omitempty"`
-	// Direct tells that all files of an EROFS layer can be read directly in units of 512 bytes, so that contents are cached once and
-	// not again below (mount option directio, Linux 6.13).
-	Direct bool `json:"direct,omitempty"`
 }
 
 // linuxSpec is the part of Spec that concerns Linux. encoding/json studies every type it may meet before it decodes the first byte; the

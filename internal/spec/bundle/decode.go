@@ -268,8 +268,6 @@ func (r reader) layer(l *Layer) {
 			l.Loop = r.Bool()
 		case "mounted":
 			l.Mounted = r.String()
-		case "direct":
-			l.Direct = r.Bool()
 		default:
 			r.Fail()
 		}

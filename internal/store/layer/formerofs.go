@@ -70,8 +70,7 @@ func (f erofsForm) mounts(dir string, m *Merged, i *mergedInfo) {
 	for _, d := range i.Chain {
 		m.Devices = append(m.Devices, f.s.path(d, tarFile))
 	}
-	m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: f.loop,
-		Direct: !f.loop && DirectIO(append(m.Devices[:len(m.Devices):len(m.Devices)], m.Index)...)}}
+	m.Lower = []bundle.Layer{{Type: FormErofs, Source: m.Index, Devices: m.Devices, Loop: f.loop}}
 }
 
 func device(id digest.Digest, size int64) erofs.Device {
@@ -81,7 +80,7 @@ func device(id digest.Digest, size int64) erofs.Device {
 }
 
 // MountErofs makes a detached read-only mount of an image, directly from the files or by way of loop devices, which go when the
-// mount goes. Where DirectIO says so, file contents are read past the tar's own page cache, not cached twice.
+// mount goes.
 func MountErofs(index string, devices []string, loop bool) (*os.File, error) {
 	params := []mount.Param{{Key: "source", Value: index}}
 	for _, d := range devices {
@@ -98,31 +97,11 @@ func MountErofs(index string, devices []string, loop bool) (*os.File, error) {
 		}
 		return mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "ro"})...)
 	}
-	params = append(params, mount.Param{Key: "ro"})
-	err, m := error(unix.EINVAL), (*os.File)(nil)
-	if DirectIO(append(devices[:len(devices):len(devices)], index)...) {
-		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "directio"})...)
-	}
-	if err != nil { // also on kernels that do not know the option (before 6.13)
-		m, err = mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, params...)
-	}
+	m, err := mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, append(params, mount.Param{Key: "ro"})...)
 	if err != nil {
 		return nil, errdef.New(errdef.KindOf(err), "layer index %s: %w", index, err)
 	}
 	return m, nil
-}
-
-// DirectIO reports whether all these files can be read directly in units of 512 bytes, which the mount option directio needs: reads
-// would fail on disks with 4 KiB sectors otherwise.
-func DirectIO(paths ...string) bool {
-	for _, p := range paths {
-		var st unix.Statx_t
-		err := unix.Statx(unix.AT_FDCWD, p, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_DIOALIGN, &st)
-		if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 || st.Dio_offset_align == 0 || st.Dio_offset_align > 512 {
-			return false
-		}
-	}
-	return true
 }
 
 func loopOver(path string) (*os.File, error) {

@@ -118,13 +118,13 @@ func beside(ctx context.Context, s *Store, dir string, t *tree.Table, tar *os.Fi
 	return writeSync(filepath.Join(dir, infoFile), info)
 }
 
-// create makes the file for a tar. Where mounts will read it directly (files: form erofs without loop devices) it is also written so:
-// the page cache would not help them, and the copy into it costs more than all else here.
+// create makes the file for a tar. Where nothing reads it again at once (files: form erofs without loop devices) it is written past the
+// page cache: the copy into it costs more than all else here, and a pull would push out of it what runs.
 func create(path string, files bool) (f *os.File, direct bool, err error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	if files {
 		if f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600); err == nil {
-			if DirectIO(path) {
+			if directIO(path) {
 				return f, true, nil
 			}
 			f.Close()
@@ -135,4 +135,11 @@ func create(path string, files bool) (f *os.File, direct bool, err error) {
 	}
 	f, err = os.OpenFile(path, flags, 0o600)
 	return f, false, err
+}
+
+// directIO reports whether the file can be written directly in units of 512 bytes: not on disks with 4 KiB sectors.
+func directIO(path string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_DIOALIGN, &st)
+	return err == nil && st.Mask&unix.STATX_DIOALIGN != 0 && st.Dio_offset_align > 0 && st.Dio_offset_align <= 512
 }

@@ -34,7 +34,11 @@ type inode struct{ dev, ino uint64 }
 // Share returns the root of the mount that all users of m have in common, made if need be, and closed by the caller; nil where there is none:
 // for folders, for loop devices, over which all mounts are one file system anyway, and before Linux 6.15. Lower then names this descriptor, and is good for as long as it is open.
 func (m *Merged) Share() (*os.File, error) {
-	if m.Index == "" || m.Lower[0].Loop {
+	if m.Index == "" {
+		return nil, nil
+	}
+	readAhead(m.Index)
+	if m.Lower[0].Loop {
 		return nil, nil
 	}
 	s := &m.store.shared
@@ -66,6 +70,27 @@ func (m *Merged) Share() (*os.File, error) {
 	}
 	m.Lower[0].Mounted = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
 	return os.NewFile(uintptr(fd), m.Index), nil
+}
+
+// readAhead has the kernel begin to read an index, its first 32 MiB at most. EROFS asks for a page at a time and waits for each: with nothing
+// cached, looking at 110,000 files would wait 3,400 times. Where it is cached it costs a few microseconds for each MiB. What fails here fails
+// again, and is told, when the index is used.
+func readAhead(index string) {
+	f, err := os.Open(index)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return
+	}
+	const step = 128 << 10 // the kernel cuts a wish to what the disk reads ahead: 128 KiB unless somebody has set it (read_ahead_kb)
+	for at := int64(0); at < min(st.Size(), 32<<20); at += step {
+		if unix.Fadvise(int(f.Fd()), at, step, unix.FADV_WILLNEED) != nil {
+			return
+		}
+	}
 }
 
 func inodes(paths []string) ([]inode, error) {
