@@ -146,7 +146,7 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.Ins
 		GraphDriver: &storage.DriverData{Name: s.Storage, Data: map[string]string{}},
 		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Added}, Descriptor: &img.Manifest,
 	}
-	if img.Parts, err = store.Parts(s.Store, img.ID); err != nil {
+	if img.Parts, err = store.Parts(s.Store, ref); err != nil {
 		return out, err
 	}
 	out.Manifests = s.manifests(img)
@@ -192,7 +192,7 @@ func (s *Service) Tag(ctx context.Context, ref, target string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Tag(img.ID.String(), target); err != nil {
+	if err := s.Store.Tag(ref, target); err != nil { // not the ID: the name may stand for an index
 		return err
 	}
 	s.event(events.ActionTag, img.ID.String(), img.Config.Config.Labels, target)

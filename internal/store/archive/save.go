@@ -27,12 +27,17 @@ type Saving struct {
 // saved is one image and the documents that describe it in the archive.
 type saved struct {
 	image.Image
-	tags             []string // canonical
+	tags             []savedTag
 	config, manifest []byte
 	desc             ocispec.Descriptor
 	layers           []layer.Info
-	others           []*saved // of other platforms, under the same names
-	other            bool     // is one of these
+	other            bool // it is there as another platform of one, too
+}
+
+// savedTag is a name that an image has in the archive, and the images of other platforms that it stands for as well.
+type savedTag struct {
+	name   string // canonical
+	others []*saved
 }
 
 // NewSaving finds the images that names pick (image.Batch.Pick) and everything they need. Of images of several platforms those asked for
@@ -54,22 +59,15 @@ func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ 
 		}
 		some := false
 		for i, img := range images {
-			mine, err := v.of(img, platforms)
-			if err != nil {
-				return nil, err
+			if len(tags[i]) == 0 {
+				tags[i] = []string{""}
 			}
-			for n, img := range mine {
-				some = true
-				if n > 0 {
-					tags[i] = nil // a name means one image
-				}
-				o, err := v.add(img, tags[i])
-				if err == nil && len(platforms) == 0 {
-					err = v.addOthers(o)
-				}
+			for _, t := range tags[i] {
+				mine, err := v.take(img, n, t, platforms)
 				if err != nil {
 					return nil, err
 				}
+				some = some || mine
 			}
 		}
 		if !some {
@@ -79,61 +77,68 @@ func NewSaving(s *image.Store, names []string, platforms []ocispec.Platform) (_ 
 	return v, nil
 }
 
-// of are the images of those platforms that an image is here for, for each the best; without platforms itself.
-func (v *Saving) of(img image.Image, platforms []ocispec.Platform) (out []image.Image, err error) {
-	if len(platforms) == 0 {
-		return []image.Image{img}, nil
+// take adds the image that a tag ("" for none) names, and what else the tag stands for; with platforms, for each the best of these. It tells
+// whether there was any.
+func (v *Saving) take(img image.Image, name, tag string, platforms []ocispec.Platform) (some bool, err error) {
+	if tag != "" {
+		name = tag
 	}
-	others, err := v.b.Platforms(img.ID)
+	others, err := v.b.Platforms(name)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	for _, p := range platforms {
-		best, rate := image.Image{}, 0
-		for _, i := range append([]image.Image{img}, others...) {
-			if r := manifest.Match(i.Platform, p); r > rate {
-				best, rate = i, r
-			}
-		}
-		if rate > 0 {
-			out = append(out, best)
-		}
-	}
-	return out, nil
-}
-
-// addOthers adds the other platforms of an image.
-func (v *Saving) addOthers(o *saved) error {
-	all, err := v.b.Platforms(o.ID)
-	if err != nil || len(o.tags) == 0 || len(o.others) > 0 {
-		return err
-	}
-	for _, img := range all {
-		if len(img.RepoTags) > 0 {
-			continue // has a name of its own
-		}
-		p, err := v.add(img, nil)
-		if err != nil {
-			return err
-		}
-		p.other = true
-		o.others = append(o.others, p)
-	}
-	return nil
-}
-
-func (v *Saving) add(img image.Image, tags []string) (*saved, error) {
-	for _, o := range v.images {
-		if o.ID == img.ID {
-			for _, t := range tags {
-				if !slices.Contains(o.tags, t) {
-					o.tags = append(o.tags, t)
+	if len(platforms) > 0 {
+		for _, p := range platforms {
+			best, rate := image.Image{}, 0
+			for _, i := range append([]image.Image{img}, others...) {
+				if r := manifest.Match(i.Platform, p); r > rate {
+					best, rate = i, r
 				}
 			}
+			if rate == 0 {
+				continue
+			}
+			o, err := v.add(best)
+			if err != nil {
+				return false, err
+			}
+			if tag != "" {
+				o.call(tag, nil)
+			}
+			some, tag = true, "" // a name means one image
+		}
+		return some, nil
+	}
+	o, err := v.add(img)
+	if err != nil || tag == "" {
+		return true, err
+	}
+	var more []*saved
+	for _, img := range others {
+		p, err := v.add(img)
+		if err != nil {
+			return false, err
+		}
+		p.other = true
+		more = append(more, p)
+	}
+	o.call(tag, more)
+	return true, nil
+}
+
+func (o *saved) call(tag string, others []*saved) {
+	if !slices.ContainsFunc(o.tags, func(t savedTag) bool { return t.name == tag }) {
+		o.tags = append(o.tags, savedTag{tag, others})
+	}
+}
+
+func (v *Saving) add(img image.Image) (*saved, error) {
+	for _, o := range v.images {
+		if o.ID == img.ID {
 			return o, nil
 		}
 	}
-	o := &saved{Image: img, tags: tags}
+	o := &saved{Image: img}
 	var err error
 	if o.config, err = v.b.Config(img.ID); err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.ID, err)
@@ -153,14 +158,14 @@ func (v *Saving) add(img image.Image, tags []string) (*saved, error) {
 	return o, nil
 }
 
-// top is what an image's names mean: its manifest, or the index of all its platforms, which raw is then.
-func (o *saved) top() (raw []byte, d ocispec.Descriptor, err error) {
-	if len(o.others) == 0 {
+// top is what a name of an image means: its manifest, or the index of all its platforms, which raw is then.
+func (o *saved) top(t savedTag) (raw []byte, d ocispec.Descriptor, err error) {
+	if len(t.others) == 0 {
 		return nil, o.desc, nil
 	}
 	ix := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{o.desc}}
 	ix.SchemaVersion = 2
-	for _, p := range o.others {
+	for _, p := range t.others {
 		ix.Manifests = append(ix.Manifests, p.desc)
 	}
 	raw, err = json.Marshal(ix)
@@ -200,29 +205,28 @@ func (v *Saving) documents(out *writer) error {
 	index.SchemaVersion = 2
 	items := []manifest.ArchiveItem{}
 	for _, o := range v.images {
-		if o.other { // manifest.json cannot say it
+		if o.other && len(o.tags) == 0 { // manifest.json cannot say it
 			continue
 		}
 		item := manifest.ArchiveItem{Config: blobName(o.ID), RepoTags: []string{}, Layers: []string{}}
 		for _, l := range o.layers {
 			item.Layers = append(item.Layers, blobName(l.DiffID))
 		}
-		_, d, err := o.top()
-		if err != nil {
-			return err
-		}
 		if len(o.tags) == 0 {
-			index.Manifests = append(index.Manifests, d)
+			index.Manifests = append(index.Manifests, o.desc)
 		}
 		for _, t := range o.tags {
-			r, err := ref.Parse(t)
+			r, err := ref.Parse(t.name)
+			if err != nil {
+				return err
+			}
+			_, d, err := o.top(t)
 			if err != nil {
 				return err
 			}
 			item.RepoTags = append(item.RepoTags, r.Familiar())
-			named := d
-			named.Annotations = map[string]string{annotationName: t, ocispec.AnnotationRefName: r.Tag}
-			index.Manifests = append(index.Manifests, named)
+			d.Annotations = map[string]string{annotationName: t.name, ocispec.AnnotationRefName: r.Tag}
+			index.Manifests = append(index.Manifests, d)
 		}
 		items = append(items, item)
 	}
@@ -247,12 +251,14 @@ func (v *Saving) blobs(out *writer) error {
 		out.head(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755})
 	}
 	for _, o := range v.images {
-		raw, d, err := o.top()
-		if err != nil {
-			return err
-		}
-		if raw != nil {
-			out.doc(blobName(d.Digest), raw)
+		for _, t := range o.tags {
+			raw, d, err := o.top(t)
+			if err != nil {
+				return err
+			}
+			if raw != nil {
+				out.doc(blobName(d.Digest), raw)
+			}
 		}
 		out.doc(blobName(o.desc.Digest), o.manifest)
 		out.doc(blobName(o.ID), o.config)

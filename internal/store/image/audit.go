@@ -270,6 +270,11 @@ func CheckRecord(bucket, key string, raw []byte) error {
 
 // CheckName tells whether a raw tag or digest can be read, and which image it names.
 func CheckName(bucket, key string, raw []byte) (id digest.Digest, err error) {
+	if bucket == bucketTags {
+		var t tagged
+		err = meta.Decode(bucket, key, raw, &t)
+		return t.ID, err
+	}
 	return id, meta.Decode(bucket, key, raw, &id)
 }
 

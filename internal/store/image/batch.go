@@ -150,8 +150,8 @@ func (b *Batch) Pick(name string) (images []Image, tags [][]string, err error) {
 	return images, tags, err
 }
 
-// Platforms are the images of other platforms that came through an index with this one.
-func (b *Batch) Platforms(id digest.Digest) ([]Image, error) { return Parts(b.s, id) }
+// Platforms are the images of other platforms that a name, or all names of an ID, stands for.
+func (b *Batch) Platforms(name string) ([]Image, error) { return Parts(b.s, name) }
 
 // Describe makes the manifest of an image whose layers are served as the tars they are.
 func Describe(config []byte, layers []layer.Info) (raw []byte, desc ocispec.Descriptor, err error) {
@@ -261,17 +261,24 @@ func (f *Fresh) put(tx *meta.Tx) error {
 	} else if err == nil && f.index != "" {
 		err = tx.Put(bucketImages, f.id.String(), old)
 	}
+	top := f.index
+	if top == "" {
+		top = f.record.Manifest.Digest
+		if found {
+			top = old.Manifest.Digest
+		}
+	}
 	f.Moved = map[string]digest.Digest{}
 	for n, t := range f.tags {
-		var before digest.Digest
+		var before tagged
 		if err == nil {
 			_, err = tx.Get(bucketTags, t, &before)
 		}
 		if err == nil {
-			err = tx.Put(bucketTags, t, f.id)
+			err = tx.Put(bucketTags, t, tagged{f.id, top})
 		}
-		if before != "" && before != f.id {
-			f.Moved[f.Names[n]] = before
+		if before.ID != "" && before.ID != f.id {
+			f.Moved[f.Names[n]] = before.ID
 		}
 	}
 	return err

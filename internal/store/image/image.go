@@ -6,6 +6,7 @@
 package image
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,7 +28,7 @@ import (
 // Buckets of the metadata store.
 const (
 	bucketImages  = "images"        // image ID -> record
-	bucketTags    = "image-tags"    // canonical name:tag -> image ID
+	bucketTags    = "image-tags"    // canonical name:tag -> tagged
 	bucketDigests = "image-digests" // canonical name@digest -> image ID
 )
 
@@ -88,6 +89,20 @@ type record struct {
 	Sent     []sent    `json:",omitempty"` // layers as they were compressed for a push
 }
 
+// tagged is what a tag names here, and the document (an index, a manifest) that it stands for: that is pushed again, and through it come the
+// image's other platforms. One from before that was kept, which is a mere ID, has no Top, and stands for any of the image's documents.
+type tagged struct {
+	ID, Top digest.Digest
+}
+
+func (t *tagged) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && raw[0] == '"' {
+		return json.Unmarshal(raw, &t.ID)
+	}
+	type plain tagged
+	return json.Unmarshal(raw, (*plain)(t))
+}
+
 // Image is an image of this host.
 type Image struct {
 	ID          digest.Digest // of the config
@@ -145,9 +160,9 @@ func (s *Store) unpin(ds ...digest.Digest) {
 	}
 }
 
-// commit writes an image and its names in one transaction, after everything it needs is durable. It returns what the tag
-// pointed to before; without a tag, id itself when it was here already.
-func (s *Store) commit(id digest.Digest, r record, tag string, digests []string) (before digest.Digest, err error) {
+// commit writes an image and its names, a tag ("" for none) and a digest, in one transaction, after everything it needs is durable. top is
+// what both stand for. It returns what the tag pointed to before; without a tag, id itself when it was here already.
+func (s *Store) commit(id digest.Digest, r record, tag, atDigest string, top digest.Digest) (before digest.Digest, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = s.c.DB.Update(func(tx *meta.Tx) error {
@@ -168,18 +183,15 @@ func (s *Store) commit(id digest.Digest, r record, tag string, digests []string)
 		if err := tx.Delete(bucketPulls, id.String()); err != nil {
 			return err
 		}
-		for _, d := range digests {
-			if err := tx.Put(bucketDigests, d, id); err != nil {
-				return err
-			}
-		}
-		if tag == "" {
-			return nil
-		}
-		if _, err := tx.Get(bucketTags, tag, &before); err != nil {
+		if err := tx.Put(bucketDigests, atDigest, id); err != nil || tag == "" {
 			return err
 		}
-		return tx.Put(bucketTags, tag, id)
+		var was tagged
+		if _, err := tx.Get(bucketTags, tag, &was); err != nil {
+			return err
+		}
+		before = was.ID
+		return tx.Put(bucketTags, tag, tagged{id, top})
 	})
 	if err != nil {
 		return "", fmt.Errorf("record image %s: %w", id, err)

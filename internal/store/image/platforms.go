@@ -21,39 +21,94 @@ import (
 // AllPlatforms in place of a platform asks a pull for every image of an index.
 const AllPlatforms = "all"
 
-// family are the images that came through an index which id came through, too, and id itself: one image for several platforms.
-func (c catalog) family(id digest.Digest) []digest.Digest {
+// family is id itself and the images that came through one of these indexes: one image for several platforms.
+func (c catalog) family(id digest.Digest, through []digest.Digest) []digest.Digest {
 	out := []digest.Digest{id}
 	for _, o := range slices.Sorted(maps.Keys(c.images)) {
-		if o != id && slices.ContainsFunc(c.images[o].Blobs, func(d digest.Digest) bool { return slices.Contains(c.images[id].Blobs, d) }) {
+		if o != id && slices.ContainsFunc(c.images[o].Blobs, func(d digest.Digest) bool { return slices.Contains(through, d) }) {
 			out = append(out, o)
 		}
 	}
 	return out
 }
 
-// partOf is the image with a tag that a nameless one belongs to as another platform, "" for none.
-func (c catalog) partOf(id digest.Digest) digest.Digest {
-	if len(namesOf(c.tags, id)) > 0 {
-		return ""
-	}
-	for _, o := range c.family(id)[1:] {
-		if len(namesOf(c.tags, o)) > 0 {
-			return o
+// through are the documents, indexes and manifests, that a name of an image stands for: an ID for those of all its tags.
+func (c catalog) through(name string, id digest.Digest) []digest.Digest {
+	if r, err := ref.Parse(name); err == nil {
+		if at, ok := c.named(r); ok && at == id {
+			return c.standsFor(r)
 		}
 	}
-	return ""
+	if d, err := ref.ParseDigest(name); err == nil && d != id {
+		return []digest.Digest{d}
+	}
+	var out []digest.Digest
+	for _, t := range namesOf(c.tags, id) {
+		if r, err := ref.Parse(t); err == nil {
+			out = union(out, c.standsFor(r))
+		}
+	}
+	if len(out) == 0 { // nameless: another platform of something, maybe
+		return c.images[id].Blobs
+	}
+	return out
 }
 
-// parts are the nameless images that go when the last tag of id's family goes with id.
-func (c catalog) parts(id digest.Digest) []digest.Digest {
-	var out []digest.Digest
-	for _, o := range c.family(id)[1:] {
-		switch {
-		case len(namesOf(c.tags, o)) > 0:
-			return nil // they are its parts as well
-		default:
-			out = append(out, o)
+// standsFor are the documents of a name that is known.
+func (c catalog) standsFor(r ref.Ref) []digest.Digest {
+	if r.Digest != "" {
+		return []digest.Digest{r.Digest}
+	}
+	if top := c.tops[r.String()]; top != "" {
+		return []digest.Digest{top}
+	}
+	return c.images[c.tags[r.String()]].Blobs
+}
+
+// topOf is what a further tag for a name stands for: the same; for an ID whose tags stand for different documents, the image's own manifest.
+func (c catalog) topOf(name string, id digest.Digest) digest.Digest {
+	if all := c.through(name, id); len(all) == 1 {
+		return all[0]
+	}
+	if r, err := ref.Parse(name); err == nil && r.Digest == "" && c.tags[r.String()] == id {
+		return c.tops[r.String()] // "": of a tag from before that was kept
+	}
+	return c.images[id].Manifest.Digest
+}
+
+// partOf is the image with a tag that a nameless one belongs to as another platform, "" for none.
+func (c catalog) partOf(id digest.Digest) (whole digest.Digest) {
+	for _, to := range c.tags {
+		if to == id {
+			return ""
+		}
+	}
+	mine := c.images[id].Blobs
+	for t, o := range c.tags {
+		if whole != "" && whole <= o {
+			continue
+		}
+		through := []digest.Digest{c.tops[t]}
+		if through[0] == "" {
+			through = c.images[o].Blobs
+		}
+		if slices.ContainsFunc(through, func(d digest.Digest) bool { return slices.Contains(mine, d) }) {
+			whole = o
+		}
+	}
+	return whole
+}
+
+// orphans are the nameless images, other platforms of something, that are of nothing any more without these tags and images.
+func (c catalog) orphans(tags []string, images []digest.Digest) (out []digest.Digest) {
+	after := c
+	after.tags = maps.Clone(c.tags)
+	for _, t := range tags {
+		delete(after.tags, t)
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.images)) {
+		if !slices.Contains(images, id) && c.partOf(id) != "" && after.partOf(id) == "" {
+			out = append(out, id)
 		}
 	}
 	return out
@@ -65,7 +120,7 @@ func (c catalog) provide(name string, id digest.Digest, want ocispec.Platform, e
 	if exact {
 		rate = manifest.Exact - 1
 	}
-	for _, o := range c.family(id) {
+	for _, o := range c.family(id, c.through(name, id)) {
 		if r := manifest.Match(c.images[o].Platform, want); r > rate {
 			best, rate = o, r
 		}
@@ -128,30 +183,32 @@ func RemovePlatforms(s *Store, name string, platforms []ocispec.Platform, force 
 			ch.images = append(ch.images, o)
 		}
 	}
-	if err := c.inherit(&ch, whole, s.c.Host, force); err != nil {
+	if err := c.inherit(&ch, name, whole, s.c.Host, force); err != nil {
 		return nil, nil, err
 	}
 	return s.apply(c, ch)
 }
 
 // inherit settles the names of what goes from the family of whole: they pass to the image for the host or the first that stays, but those of
-// manifests that go, and all where none stays.
-func (c catalog) inherit(ch *change, whole digest.Digest, host ocispec.Platform, force bool) error {
+// manifests that go, and all where none stays. A tag that stands for something else has to go before.
+func (c catalog) inherit(ch *change, name string, whole digest.Digest, host ocispec.Platform, force bool) error {
 	ch.moved = map[string][]string{}
-	for _, o := range c.family(whole) {
+	for _, o := range c.family(whole, c.through(name, whole)) {
 		if !slices.Contains(ch.images, o) && (ch.heir == "" || manifest.Match(c.images[o].Platform, host) > manifest.Match(c.images[ch.heir].Platform, host)) {
 			ch.heir = o
 		}
 	}
 	for _, o := range ch.images {
-		tags := namesOf(c.tags, o)
-		switch {
-		case ch.heir == "":
-			ch.tags = append(ch.tags, tags...)
-		case len(tags) > 0 && o != whole:
-			return errdef.New(errdef.Conflict, "conflict: unable to delete %s - it is also %s: remove that name first", manifest.PlatformString(c.images[o].Platform), familiar(tags[0]))
-		default:
-			ch.moved[bucketTags] = append(ch.moved[bucketTags], tags...)
+		for _, t := range namesOf(c.tags, o) {
+			top := c.tops[t]
+			switch {
+			case ch.heir == "":
+				ch.tags = append(ch.tags, t)
+			case o != whole || top != "" && !slices.Contains(c.images[ch.heir].Blobs, top):
+				return errdef.New(errdef.Conflict, "conflict: unable to delete %s - it is also %s: remove that name first", manifest.PlatformString(c.images[o].Platform), familiar(t))
+			default:
+				ch.moved[bucketTags] = append(ch.moved[bucketTags], t)
+			}
 		}
 		for _, n := range namesOf(c.digests, o) {
 			if _, d, _ := strings.Cut(n, "@"); slices.Contains(c.images[ch.heir].Blobs, digest.Digest(d)) {
@@ -167,13 +224,17 @@ func (c catalog) inherit(ch *change, whole digest.Digest, host ocispec.Platform,
 	return nil
 }
 
-// Parts are the images of other platforms that came through an index with this one.
-func Parts(s *Store, id digest.Digest) (out []Image, err error) {
+// Parts are the images of other platforms that a name, or all names of an ID, stands for.
+func Parts(s *Store, name string) (out []Image, err error) {
 	c, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range c.family(id)[1:] {
+	id, err := c.find(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range c.family(id, c.through(name, id))[1:] {
 		img, err := s.describe(c, o)
 		if err != nil {
 			return nil, err

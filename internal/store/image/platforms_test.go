@@ -164,3 +164,132 @@ func TestRemovePlatforms(t *testing.T) {
 		t.Errorf("%d files left", n)
 	}
 }
+
+// TestTagsStandForDocuments: two tags may name one image through different documents: two indexes, a manifest alone, one with other blobs.
+// Each is pushed, removed and taken apart as what it came as.
+func TestTagsStandForDocuments(t *testing.T) {
+	srv := kit.Start(t)
+	e := newEnv(t, quick())
+	host := manifest.HostPlatform()
+	build := func(p ocispec.Platform, text, compress string) *kit.Image {
+		return kit.Build(t, kit.Spec{Platform: p, Compress: compress, Tars: [][]byte{kit.Tar(t, kit.Text("base", "same")), kit.Tar(t, kit.Text("for", text))}})
+	}
+	mine, s390, arm := build(host, "us", "gzip"), build(ocispec.Platform{OS: "linux", Architecture: "s390x"}, "s390x", "gzip"), build(ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v6"}, "arm", "gzip")
+	want := map[string]digest.Digest{}
+	push := func(name string, img *kit.Image) string {
+		name = srv.Push(t, name, img)
+		want[name] = img.Top.Desc().Digest
+		return name
+	}
+	one, two := push("multi:1", kit.Index(t, mine, s390)), push("multi:2", kit.Index(t, mine, arm))
+	alone, zstd := push("alone:1", mine), push("alone:zstd", build(host, "us", "zstd"))
+	for _, n := range []string{zstd, two, alone, one} {
+		if _, err := e.Pull(context.Background(), n, PullOptions{Platform: AllPlatforms}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := e.List(); err != nil || len(list) != 1 || len(list[0].Parts) != 2 || len(list[0].RepoTags) != 4 {
+		t.Fatalf("%+v %v", list, err)
+	}
+	for n, d := range want {
+		copied := srv.Ref("copies" + strings.TrimPrefix(n, srv.Host))
+		if err := e.Tag(n, copied); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := e.Push(context.Background(), copied, PushOptions{}); err != nil || got.Digest != d {
+			t.Errorf("%s is pushed as %s, it came as %s: %v", n, got.Digest, d, err)
+		}
+		if _, _, err := e.Remove(copied, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name, platform string
+		id             digest.Digest
+	}{{one, "linux/s390x", s390.ID}, {one, "linux/arm/v6", ""}, {two, "linux/arm/v6", arm.ID}, {two, "linux/s390x", ""}, {alone, "linux/s390x", ""}} {
+		if got, err := ResolvePlatform(e.Store, c.name, c.platform); got.ID != c.id || (c.id == "") != errdef.Is(err, errdef.NotFound) {
+			t.Errorf("%s of %s: %s %v", c.platform, c.name, got.ID, err)
+		}
+	}
+	if _, _, err := RemovePlatforms(e.Store, one, []ocispec.Platform{host}, false, nil); !errdef.Is(err, errdef.Conflict) {
+		t.Errorf("the image of other tags, too: %v", err)
+	}
+	if _, del, err := e.Remove(one, false, nil); err != nil || !slices.Contains(del, s390.ID.String()) || slices.Contains(del, arm.ID.String()) {
+		t.Errorf("with one index goes %v %v", del, err)
+	}
+	if _, del, err := e.Remove(mine.ID.String(), true, nil); err != nil || !slices.Contains(del, arm.ID.String()) {
+		t.Errorf("with all tags goes %v %v", del, err)
+	}
+	if n := e.files(t); n != 0 {
+		t.Errorf("%d files left", n)
+	}
+}
+
+// TestOlderTags: a tag recorded as a mere image ID stands for any document of that image, as it did.
+func TestOlderTags(t *testing.T) {
+	srv := kit.Start(t)
+	e := newEnv(t, quick())
+	other := kit.Build(t, kit.Spec{Platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}, Tars: [][]byte{kit.Tar(t, kit.Text("for", "s390x"))}})
+	mine := kit.Build(t, kit.Spec{Platform: manifest.HostPlatform(), Tars: [][]byte{kit.Tar(t, kit.Text("for", "us"))}})
+	index := kit.Index(t, mine, other)
+	name := srv.Push(t, "multi:1", index)
+	if _, err := e.Pull(context.Background(), name, PullOptions{Platform: AllPlatforms}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.c.DB.Put(bucketTags, name, mine.ID); err != nil {
+		t.Fatal(err)
+	}
+	copied := srv.Ref("copy:1")
+	if err := e.Tag(name, copied); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := e.Push(context.Background(), copied, PushOptions{}); err != nil || d.Digest != index.Top.Desc().Digest {
+		t.Errorf("pushed as %s, it is %s: %v", d.Digest, index.Top.Desc().Digest, err)
+	}
+	if list, err := e.List(); err != nil || len(list) != 1 || len(list[0].Parts) != 1 {
+		t.Errorf("%+v %v", list, err)
+	}
+	for _, n := range []string{name, copied} {
+		if _, _, err := e.Remove(n, false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := e.files(t); n != 0 {
+		t.Errorf("%d files left", n)
+	}
+}
+
+// TestPushAsItCame: a blob is mounted from the repository that has this very one, however many have the layer in another form, and an
+// uncompressed layer stays so where the registry has it compressed.
+func TestPushAsItCame(t *testing.T) {
+	srv := kit.Start(t)
+	e := newEnv(t, quick())
+	layer := kit.Tar(t, kit.Text("one", "layer"))
+	want := map[string]digest.Digest{}
+	for name, how := range map[string]string{"z:1": "zstd", "plain:1": "none", "a:1": "gzip", "b:1": "gzip", "c:1": "gzip"} {
+		tars := [][]byte{layer}
+		if how == "gzip" { // an image of its own
+			tars = append(tars, kit.Tar(t, kit.Text("name", name)))
+		}
+		img := kit.Build(t, kit.Spec{Tars: tars, Compress: how})
+		name = srv.Push(t, name, img)
+		want[name] = img.Top.Desc().Digest
+		if _, err := e.Pull(context.Background(), name, PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []string{"a:1", "z:1", "plain:1"} {
+		copied := srv.Ref("copy:1")
+		if err := e.Tag(srv.Ref(n), copied); err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		d, err := e.Push(context.Background(), copied, PushOptions{Progress: func(ev Event) { said = append(said, ev.Status) }})
+		if err != nil || d.Digest != want[srv.Ref(n)] {
+			t.Errorf("%s is pushed as %s, it came as %s: %v", n, d.Digest, want[srv.Ref(n)], err)
+		}
+		if n == "z:1" && !slices.Contains(said, "Mounted from z") {
+			t.Errorf("not mounted: %q", said)
+		}
+	}
+}

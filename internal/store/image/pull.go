@@ -133,7 +133,7 @@ func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (I
 	if r.Digest == "" {
 		tag = r.WithTag(r.Tag).String()
 	}
-	before, err := s.commit(imageID, rec, tag, []string{r.WithDigest(f.top.Digest).String()})
+	before, err := s.commit(imageID, rec, tag, r.WithDigest(f.top.Digest).String(), f.top.Digest)
 	if err != nil {
 		return Image{}, err
 	}

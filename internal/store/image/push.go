@@ -116,24 +116,33 @@ func (u *push) hold() (id digest.Digest, pins []digest.Digest, err error) {
 // tag pushes an image, or the index that it came through when all of that is here.
 func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, error) {
 	rec := u.c.images[id]
+	own := rec.Manifest
 	ix, top := u.whole(rec)
+	if at := u.c.tops[u.r.String()]; at != "" {
+		if ix, top = u.index(at); ix == nil {
+			own = u.manifest(rec, at)
+		}
+	}
 	if u.o.Platform != "" {
 		want, err := manifest.ParsePlatform(u.o.Platform, u.s.c.Host)
 		if err != nil {
 			return top, err
 		}
-		if id, err = u.pick(id, want); err != nil {
+		best, err := u.c.provide(u.r.Familiar(), id, want, false)
+		if err != nil {
 			return top, err
 		}
-		ix = nil
+		if ix = nil; best != id {
+			id, own = best, u.c.images[best].Manifest
+		}
 	}
 	if ix == nil {
-		return u.image(ctx, id, u.r.Tag)
+		return u.image(ctx, id, own, u.r.Tag)
 	}
 	changed := false
 	for i, m := range ix.Manifests {
 		child, _ := u.c.byDocument(m.Digest)
-		d, err := u.image(ctx, child, "")
+		d, err := u.image(ctx, child, m, "")
 		if err != nil {
 			return top, err
 		}
@@ -154,50 +163,63 @@ func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, e
 	return top, u.record(ctx, id, top, raw, nil)
 }
 
-// whole returns the index that an image came through if each of its manifests is that of an image which is here.
+// whole returns the index that an image came through if each of its manifests is that of an image which is here. It is for tags of which
+// is not known what they stand for.
 func (u *push) whole(rec record) (*ocispec.Index, ocispec.Descriptor) {
 	for _, d := range rec.Blobs {
 		if _, isImage := u.c.images[d]; isImage || d == rec.Manifest.Digest {
 			continue
 		}
-		raw, err := u.s.c.Content.Read(d, manifest.MaxSize)
-		if err != nil {
-			continue
-		}
-		doc, err := manifest.Decode(raw, "")
-		if err != nil || doc.Index == nil || len(doc.Index.Manifests) < 2 {
-			continue
-		}
-		missing := slices.ContainsFunc(doc.Index.Manifests, func(m ocispec.Descriptor) bool {
-			id, ok := u.c.byDocument(m.Digest)
-			return !ok || u.c.images[id].Manifest.Digest != m.Digest
-		})
-		if !missing {
-			return doc.Index, ocispec.Descriptor{MediaType: doc.MediaType, Digest: d, Size: int64(len(raw))}
+		if ix, top := u.index(d); ix != nil && len(ix.Manifests) > 1 {
+			return ix, top
 		}
 	}
 	return nil, ocispec.Descriptor{}
 }
 
-// pick finds the image for a platform: the one that the tag names, or another of its index.
-func (u *push) pick(id digest.Digest, want ocispec.Platform) (digest.Digest, error) {
-	best, rate := id, 0
-	for _, i := range u.c.family(id) {
-		if r := manifest.Match(u.c.images[i].Platform, want); r > rate {
-			best, rate = i, r
-		}
+// index reads an index, nil for what is none, or where not each of its manifests is that of an image which is here.
+func (u *push) index(d digest.Digest) (*ocispec.Index, ocispec.Descriptor) {
+	raw, err := u.s.c.Content.Read(d, manifest.MaxSize)
+	if err != nil {
+		return nil, ocispec.Descriptor{}
 	}
-	if rate == 0 {
-		return "", errdef.New(errdef.NotFound, "image with reference %s was found but does not provide the specified platform (%s)",
-			u.r.Familiar(), manifest.PlatformString(want))
+	doc, err := manifest.Decode(raw, "")
+	if err != nil || doc.Index == nil || slices.ContainsFunc(doc.Index.Manifests, func(m ocispec.Descriptor) bool {
+		id, ok := u.c.byDocument(m.Digest)
+		return !ok || u.manifest(u.c.images[id], m.Digest).Digest != m.Digest
+	}) {
+		return nil, ocispec.Descriptor{}
 	}
-	return best, nil
+	return doc.Index, ocispec.Descriptor{MediaType: doc.MediaType, Digest: d, Size: int64(len(raw))}
 }
 
-// image pushes layers, config and manifest of one image. tag "" stores the manifest by its digest only.
-func (u *push) image(ctx context.Context, id digest.Digest, tag string) (ocispec.Descriptor, error) {
+// manifest describes the manifest of an image, which may have come by several, that is d or in the index d; for any other d the one on record.
+func (u *push) manifest(rec record, d digest.Digest) ocispec.Descriptor {
+	if d == rec.Manifest.Digest || !slices.Contains(rec.Blobs, d) {
+		return rec.Manifest
+	}
+	raw, err := u.s.c.Content.Read(d, manifest.MaxSize)
+	if err != nil {
+		return rec.Manifest
+	}
+	doc, err := manifest.Decode(raw, "")
+	switch {
+	case err != nil:
+	case doc.Index != nil:
+		for _, m := range doc.Index.Manifests {
+			if slices.Contains(rec.Blobs, m.Digest) {
+				return u.manifest(rec, m.Digest)
+			}
+		}
+	case len(doc.Manifest.Layers) == len(rec.Layers):
+		return ocispec.Descriptor{MediaType: doc.MediaType, Digest: d, Size: int64(len(raw))}
+	}
+	return rec.Manifest
+}
+
+// image pushes layers, config and the manifest d of one image. tag "" stores the manifest by its digest only.
+func (u *push) image(ctx context.Context, id digest.Digest, d ocispec.Descriptor, tag string) (ocispec.Descriptor, error) {
 	rec := u.c.images[id]
-	d := rec.Manifest
 	raw, err := u.s.c.Content.Read(d.Digest, manifest.MaxSize)
 	if err != nil {
 		return d, err

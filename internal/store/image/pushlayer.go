@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -12,7 +13,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
-	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
@@ -136,7 +136,9 @@ func (u *push) forms(rec record, diff digest.Digest, own ocispec.Descriptor) []o
 		}
 	}
 	if !rec.Local {
-		out = append(out, own)
+		if out = append(out, own); own.Digest == diff { // it can be had again as it was
+			return out
+		}
 	}
 	for _, r := range u.c.images {
 		for _, m := range r.Sent {
@@ -178,7 +180,7 @@ func (u *push) offer(ctx context.Context, diff, blob digest.Digest, size int64) 
 		}
 		return nil, there, err
 	}
-	for _, from := range u.c.holders(u.r, diff) {
+	for _, from := range u.holders(diff, blob) {
 		if s, err = u.repo.Begin(ctx, blob, from); err != nil {
 			return nil, false, err
 		}
@@ -190,18 +192,36 @@ func (u *push) offer(ctx context.Context, diff, blob digest.Digest, size int64) 
 	return s, false, nil
 }
 
-// holders names other repositories of r's registry that an image with this layer was pulled from or pushed to.
-func (c catalog) holders(r ref.Ref, diff digest.Digest) []string {
+// holders names other repositories of the same registry that an image with this layer was pulled from or pushed to, those first where it was
+// this very blob.
+func (u *push) holders(diff, blob digest.Digest) []string {
+	var exact, other []string
+	for n, id := range u.c.digests {
+		repo, d, _ := strings.Cut(n, "@")
+		path, ok := strings.CutPrefix(repo, u.r.Domain+"/")
+		switch {
+		case !ok || path == u.r.Path || !slices.Contains(u.c.images[id].Layers, diff):
+		case u.says(u.c.images[id], digest.Digest(d), blob):
+			exact = append(exact, path)
+		default:
+			other = append(other, path)
+		}
+	}
+	slices.Sort(exact)
+	slices.Sort(other)
 	var out []string
-	for n, id := range c.digests {
-		repo, _, _ := strings.Cut(n, "@")
-		path, ok := strings.CutPrefix(repo, r.Domain+"/")
-		if ok && path != r.Path && !slices.Contains(out, path) && slices.Contains(c.images[id].Layers, diff) {
+	for _, path := range append(exact, other...) {
+		if !slices.Contains(out, path) && len(out) < maxMounts {
 			out = append(out, path)
 		}
 	}
-	slices.Sort(out)
-	return out[:min(len(out), maxMounts)]
+	return out
+}
+
+// says tells whether the manifest of an image that is d, or in the index d, has this blob.
+func (u *push) says(rec record, d, blob digest.Digest) bool {
+	raw, err := u.s.c.Content.Read(u.manifest(rec, d).Digest, manifest.MaxSize)
+	return err == nil && bytes.Contains(raw, []byte(blob))
 }
 
 func foreign(mt string) bool {

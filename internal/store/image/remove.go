@@ -55,11 +55,9 @@ func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted 
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(ch.images) > 0 { // its other platforms go as well
-		for _, p := range c.parts(id) {
-			if len(inUse.of(p)) == 0 {
-				ch.images, ch.digests = append(ch.images, p), append(ch.digests, namesOf(c.digests, p)...)
-			}
+	for _, p := range c.orphans(ch.tags, ch.images) { // its other platforms go as well
+		if len(inUse.of(p)) == 0 {
+			ch.images, ch.digests = append(ch.images, p), append(ch.digests, namesOf(c.digests, p)...)
 		}
 	}
 	return s.apply(c, ch)
@@ -157,11 +155,19 @@ func (ch change) unrecord(tx *meta.Tx) error {
 			}
 		}
 	}
-	for bucket, all := range ch.moved {
-		for _, k := range all {
-			if err := tx.Put(bucket, k, ch.heir); err != nil {
-				return err
-			}
+	for _, k := range ch.moved[bucketDigests] {
+		if err := tx.Put(bucketDigests, k, ch.heir); err != nil {
+			return err
+		}
+	}
+	for _, k := range ch.moved[bucketTags] {
+		var t tagged
+		if _, err := tx.Get(bucketTags, k, &t); err != nil {
+			return err
+		}
+		t.ID = ch.heir
+		if err := tx.Put(bucketTags, k, t); err != nil {
+			return err
 		}
 	}
 	return nil

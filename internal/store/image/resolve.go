@@ -15,13 +15,15 @@ import (
 type catalog struct {
 	images  map[digest.Digest]record
 	tags    map[string]digest.Digest // canonical
+	tops    map[string]digest.Digest // what tags stand for, where that is known
 	digests map[string]digest.Digest // canonical
 	pulls   map[digest.Digest]unfinished
 	bad     []error // records that cannot be read; of what they need nothing is known
 }
 
 func newCatalog() catalog {
-	return catalog{images: map[digest.Digest]record{}, tags: map[string]digest.Digest{}, digests: map[string]digest.Digest{}, pulls: map[digest.Digest]unfinished{}}
+	none := func() map[string]digest.Digest { return map[string]digest.Digest{} }
+	return catalog{images: map[digest.Digest]record{}, tags: none(), tops: none(), digests: none(), pulls: map[digest.Digest]unfinished{}}
 }
 
 // catalog is readable for those who decide what may go: a record that cannot be read is an error.
@@ -65,17 +67,27 @@ func catalogOf(tx *meta.Tx) (catalog, error) {
 			return nil
 		})
 	}
-	for bucket, names := range map[string]map[string]digest.Digest{bucketTags: c.tags, bucketDigests: c.digests} {
-		if err != nil {
-			return c, err
-		}
-		err = tx.Each(bucket, func(key string, raw []byte) error {
-			var id digest.Digest
-			if err := meta.Decode(bucket, key, raw, &id); err != nil {
+	if err == nil {
+		err = tx.Each(bucketTags, func(key string, raw []byte) error {
+			var t tagged
+			if err := meta.Decode(bucketTags, key, raw, &t); err != nil {
 				c.bad = append(c.bad, err)
 				return nil
 			}
-			names[key] = id
+			if c.tags[key] = t.ID; t.Top != "" {
+				c.tops[key] = t.Top
+			}
+			return nil
+		})
+	}
+	if err == nil {
+		err = tx.Each(bucketDigests, func(key string, raw []byte) error {
+			var id digest.Digest
+			if err := meta.Decode(bucketDigests, key, raw, &id); err != nil {
+				c.bad = append(c.bad, err)
+				return nil
+			}
+			c.digests[key] = id
 			return nil
 		})
 	}
@@ -210,30 +222,33 @@ func (c catalog) withNames(img Image) Image {
 	return img
 }
 
-// List returns every image, the youngest first. Of one whose files are damaged it says what the record does. What is another platform of
-// an image with a tag is among its Parts, and is none of its own.
+// List returns every image, the youngest first. Of one whose files are damaged it says what the record does. Other platforms of what its
+// tags stand for are its Parts; those without a tag are no images of their own.
 func (s *Store) List() ([]Image, error) {
 	c, err := s.readable()
 	if err != nil {
 		return nil, err
 	}
 	var all []Image
-	parts := map[digest.Digest][]Image{}
-	for id, r := range c.images {
+	of := func(id digest.Digest) Image {
+		r := c.images[id]
 		img, err := s.load(id, r)
 		if err != nil {
 			img = Image{ID: id, Manifest: r.Manifest, DiffIDs: r.Layers, Created: r.Created, Added: r.Added, Platform: r.Platform}
 		}
-		img = c.withNames(img)
-		if whole := c.partOf(id); whole != "" {
-			parts[whole] = append(parts[whole], img)
+		return c.withNames(img)
+	}
+	for id := range c.images {
+		if c.partOf(id) != "" {
 			continue
 		}
+		img := of(id)
+		if len(img.RepoTags) > 0 {
+			for _, o := range c.family(id, c.through(id.String(), id))[1:] {
+				img.Parts = append(img.Parts, of(o))
+			}
+		}
 		all = append(all, img)
-	}
-	for i := range all {
-		all[i].Parts = parts[all[i].ID]
-		slices.SortFunc(all[i].Parts, func(a, b Image) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	}
 	slices.SortFunc(all, func(a, b Image) int {
 		if n := b.Created.Compare(a.Created); n != 0 {
@@ -264,7 +279,7 @@ func (s *Store) Tag(name, target string) error {
 		if err != nil {
 			return err
 		}
-		return tx.Put(bucketTags, t.String(), id)
+		return tx.Put(bucketTags, t.String(), tagged{id, c.topOf(name, id)})
 	})
 	if err != nil {
 		return err
