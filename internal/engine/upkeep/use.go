@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -26,7 +27,7 @@ func (s *Service) ImageUse() (total, reclaimable int64, err error) {
 		if len(s.Users(r.ID.String())) > 0 {
 			into = used
 		}
-		for _, d := range append([]digest.Digest{r.ID, r.Manifest.Digest}, r.Blobs...) {
+		for _, d := range slices.Concat([]digest.Digest{r.ID, r.Manifest.Digest}, r.Blobs, r.Beside) {
 			into[filepath.Join(s.Store.Content.Dir(), "blobs", "sha256", d.Encoded())] = true
 		}
 		for _, d := range r.Layers {

@@ -91,6 +91,35 @@ func Decode(raw []byte, mediaType string) (Document, error) {
 	return Document{MediaType: mt, Manifest: &b.Manifest}, checkManifest(&b.Manifest)
 }
 
+// Files reads a manifest that stands in an index beside images without being one, as an attestation does, and returns what it names, config
+// first. A file may have limit bytes.
+func Files(raw []byte, mediaType string, limit int64) ([]ocispec.Descriptor, error) {
+	if len(raw) > MaxSize {
+		return nil, bad("larger than %d bytes", MaxSize)
+	}
+	var b both
+	keys, err := decodeStrict(raw, &b)
+	if err != nil {
+		return nil, bad("%w", err)
+	}
+	if b.SchemaVersion != 2 || keys["manifests"] || !keys["layers"] || !keys["config"] {
+		return nil, bad("it must have schemaVersion 2, layers and config")
+	}
+	if _, err := oneType(b.MediaType, mediaType, false); err != nil {
+		return nil, err
+	}
+	if n := len(b.Layers); n > MaxLayers {
+		return nil, bad("%d layers, at most %d are allowed", n, MaxLayers)
+	}
+	all := append([]ocispec.Descriptor{b.Config}, b.Layers...)
+	for i, d := range all {
+		if err := checkDescriptor(d, limit); err != nil {
+			return nil, bad("file %d: %w", i, err)
+		}
+	}
+	return all, nil
+}
+
 // oneType settles the media type: document, transport and shape must agree as far as they speak.
 func oneType(inside, outside string, isIndex bool) (string, error) {
 	if outside != "" {

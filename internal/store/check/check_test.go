@@ -534,3 +534,34 @@ func TestBesideWork(t *testing.T) {
 		t.Errorf("%d rounds only", rounds)
 	}
 }
+
+// TestAttestation: files of an attestation are checked and fetched again; where nobody has them any more the image stays.
+func TestAttestation(t *testing.T) {
+	r := newRig(t)
+	a := kit.Attest(t, r.img, "a statement about the image")
+	name := r.hub.Serve("attested:1", kit.Index(t, r.img, a))
+	if _, err := r.c.Images.Pull(t.Context(), name, image.PullOptions{Platform: image.AllPlatforms}); err != nil {
+		t.Fatal(err)
+	}
+	r.sound()
+	files := []digest.Digest{a.Top.Desc().Digest, a.Manifest.Config.Digest, a.Manifest.Layers[0].Digest}
+	for _, d := range files {
+		r.flip("content/blobs/sha256/" + d.Encoded())
+		found, _ := r.run(false)
+		if len(found) != 1 || found[0].Object != d.String() || !strings.Contains(found[0].Problem, "of an attestation of") {
+			t.Errorf("%s: %+v", d, found)
+		}
+		if found, sum := r.run(true); sum.Repaired != 1 {
+			t.Errorf("%s: %+v", d, found)
+		}
+		r.sound()
+	}
+	r.hub.Fault("blob", kit.Status(http.StatusNotFound, ""))
+	r.flip("content/blobs/sha256/" + files[2].Encoded())
+	if found, sum := r.run(true); len(found) != 1 || sum.Repaired != 0 || !strings.Contains(found[0].Advice, "not repaired") {
+		t.Errorf("%+v", found)
+	}
+	if _, err := r.c.Images.Resolve(name); err != nil {
+		t.Errorf("the image: %v", err)
+	}
+}

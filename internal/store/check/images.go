@@ -26,30 +26,47 @@ func (u *run) blobs() error {
 					continue
 				}
 				done[d] = true
-				if err := u.blob(d); err != nil {
+				if err := u.blob(d, false); err != nil {
 					return err
 				}
+			}
+		}
+	}
+	for _, r := range u.all {
+		for _, d := range r.Beside {
+			if done[d] {
+				continue
+			}
+			done[d] = true
+			if err := u.blob(d, true); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (u *run) blob(d digest.Digest) error {
+// blob reads one file; one beside the images, of an attestation, only a push of its index needs.
+func (u *run) blob(d digest.Digest, beside bool) error {
 	if err := u.ctx.Err(); err != nil {
 		return err
 	}
 	u.sum.Blobs++
-	raw, err := u.Content.Read(d, manifest.MaxSize)
+	limit, fetch, what := int64(manifest.MaxSize), u.fetch.Document, "needed by"
+	needs := func(r image.Record) bool { return r.ID == d || slices.Contains(r.Blobs, d) || r.Manifest.Digest == d }
+	if beside {
+		limit, fetch, what = image.MaxBeside, u.fetch.Beside, "it is of an attestation of"
+		needs = func(r image.Record) bool { return slices.Contains(r.Beside, d) }
+	}
+	raw, err := u.Content.Read(d, limit)
 	u.sum.Bytes += int64(len(raw))
 	if err == nil {
 		return nil
 	}
-	needs := func(r image.Record) bool { return r.ID == d || slices.Contains(r.Blobs, d) || r.Manifest.Digest == d }
 	path := filepath.Join(u.Content.Dir(), "blobs", "sha256", d.Encoded())
-	f := Finding{Kind: Blob, Object: d.String(), Path: path, Problem: fmt.Sprintf("%v; needed by %s", err, u.names(needs))}
-	u.lost[d] = !u.found(f, u.again(needs), func() (string, error) {
-		raw, from, err := u.fetch.Document(u.ctx, d)
+	f := Finding{Kind: Blob, Object: d.String(), Path: path, Problem: fmt.Sprintf("%v; %s %s", err, what, u.names(needs))}
+	mended := u.found(f, u.again(needs), func() (string, error) {
+		raw, from, err := fetch(u.ctx, d)
 		if err == nil {
 			err = u.clear(path)
 		}
@@ -58,6 +75,7 @@ func (u *run) blob(d digest.Digest) error {
 		}
 		return "made anew from " + from, err
 	})
+	u.lost[d] = !mended && !beside
 	return nil
 }
 

@@ -25,9 +25,10 @@ type Record struct {
 	ID            digest.Digest
 	Manifest      ocispec.Descriptor
 	Blobs, Layers []digest.Digest
-	Tags, Digests []string      // canonical
-	PartOf        digest.Digest // the image with a tag that it is another platform of
-	From          []string      // names, canonical, under which a registry should have it
+	Beside        []digest.Digest // files that it can do without
+	Tags, Digests []string        // canonical
+	PartOf        digest.Digest   // the image with a tag that it is another platform of
+	From          []string        // names, canonical, under which a registry should have it
 }
 
 // Audit calls fn with everything on record, and with what must stay, while nothing is recorded, removed or begun to be pulled. fn must not
@@ -57,7 +58,7 @@ func (l Ledger) Records() ([]Record, error) {
 func (c catalog) records() []Record {
 	var all []Record
 	for id, r := range c.images {
-		all = append(all, Record{ID: id, Manifest: r.Manifest, Blobs: r.Blobs, Layers: r.Layers, Tags: namesOf(c.tags, id), Digests: namesOf(c.digests, id), PartOf: c.partOf(id), From: c.sources(id)})
+		all = append(all, Record{ID: id, Manifest: r.Manifest, Blobs: r.Blobs, Layers: r.Layers, Beside: r.Beside, Tags: namesOf(c.tags, id), Digests: namesOf(c.digests, id), PartOf: c.partOf(id), From: c.sources(id)})
 	}
 	slices.SortFunc(all, func(a, b Record) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	return all

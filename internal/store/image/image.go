@@ -81,6 +81,7 @@ func Open(c Config) (*Store, error) {
 type record struct {
 	Manifest ocispec.Descriptor
 	Blobs    []digest.Digest // every blob kept for it: indexes, manifests, the config
+	Beside   []digest.Digest `json:",omitempty"` // files of attestations in its index, manifests and blobs; it is whole without
 	Layers   []digest.Digest // diff IDs, base first
 	Platform ocispec.Platform
 	Created  time.Time // when the image says it was made
@@ -170,7 +171,7 @@ func (s *Store) commit(id digest.Digest, r record, tag, atDigest string, top dig
 		if found, err := tx.Get(bucketImages, id.String(), &old); err != nil {
 			return err
 		} else if found { // the same config by another manifest: keep both documents
-			r.Blobs = union(old.Blobs, r.Blobs)
+			r.Blobs, r.Beside = union(old.Blobs, r.Blobs), union(old.Beside, r.Beside)
 			r.Sent = old.Sent
 			r.Added = old.Added
 			if tag == "" {

@@ -17,8 +17,12 @@ import (
 
 // readBlob fetches a small blob whole; the descriptor was checked to be small.
 func readBlob(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor) ([]byte, error) {
-	if d.Size > manifest.MaxSize {
-		return nil, errdef.New(errdef.DataLoss, "blob %s: %d bytes, at most %d are allowed", d.Digest, d.Size, manifest.MaxSize)
+	return readUpTo(ctx, repo, d, manifest.MaxSize)
+}
+
+func readUpTo(ctx context.Context, repo *registry.Repo, d ocispec.Descriptor, limit int64) ([]byte, error) {
+	if d.Size > limit {
+		return nil, errdef.New(errdef.DataLoss, "blob %s: %d bytes, at most %d are allowed", d.Digest, d.Size, limit)
 	}
 	b, err := repo.Blob(ctx, d)
 	if err != nil {

@@ -244,7 +244,8 @@ func Parts(s *Store, name string) (out []Image, err error) {
 	return out, nil
 }
 
-// pullPlatforms pulls every image of an index. The one for this host gets the tag, last; when there is none, the first. Attestations are no images.
+// pullPlatforms pulls every image of an index. The one for this host gets the tag, last; when there is none, the first. Attestations are no
+// images, and are kept with that one.
 func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, p *reporter) (Image, error) {
 	raw, top, err := repo.Manifest(ctx, r.Digest)
 	if err != nil {
@@ -259,7 +260,7 @@ func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref
 	}
 	var all []ocispec.Descriptor
 	for _, d := range doc.Index.Manifests {
-		if d.Platform == nil || d.Platform.OS != "unknown" {
+		if !standsBeside(d) {
 			all = append(all, d)
 		}
 	}
@@ -273,6 +274,12 @@ func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref
 	slices.SortStableFunc(all, func(a, b ocispec.Descriptor) int { // the one with the tag last
 		return index(a.Digest == mine) - index(b.Digest == mine)
 	})
+	b := s.Begin()
+	defer b.Close()
+	beside, err := bringBeside(ctx, b, repo, doc.Index, p)
+	if err != nil {
+		return Image{}, err
+	}
 	var img Image
 	for _, d := range all {
 		f, err := follow(ctx, repo, r, func(ix *ocispec.Index) (ocispec.Descriptor, error) {
@@ -290,6 +297,8 @@ func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref
 		name := r
 		if d.Digest != mine {
 			f.top, name = d, r.WithDigest(d.Digest)
+		} else {
+			f.beside = beside
 		}
 		p.say("", "Platform: "+manifest.PlatformString(f.image.Platform))
 		if img, err = take(ctx, s, repo, name, f, p); err != nil {

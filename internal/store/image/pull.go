@@ -31,6 +31,7 @@ type found struct {
 	man    *ocispec.Manifest
 	config []byte
 	image  dockerspec.DockerOCIImage
+	beside []digest.Digest // files that are here already and pinned
 }
 
 // Pull makes name an image of this host: documents, then layers (several at a time, each in one pass), then the records.
@@ -112,7 +113,7 @@ func bring(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *fou
 
 // finish stores the documents, then the records.
 func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
-	rec := record{Manifest: f.chain[len(f.chain)-1], Layers: f.image.RootFS.DiffIDs, Platform: f.image.Platform, Added: time.Now().UTC()}
+	rec := record{Manifest: f.chain[len(f.chain)-1], Layers: f.image.RootFS.DiffIDs, Beside: f.beside, Platform: f.image.Platform, Added: time.Now().UTC()}
 	if f.image.Created != nil {
 		rec.Created = *f.image.Created
 	}

@@ -104,7 +104,7 @@ func (u *push) hold() (id digest.Digest, pins []digest.Digest, err error) {
 	}
 	for _, r := range u.c.images { // itself, and what came through the same index
 		if slices.ContainsFunc(r.Blobs, func(d digest.Digest) bool { return slices.Contains(u.c.images[id].Blobs, d) }) {
-			pins = append(append(pins, r.Blobs...), r.Layers...)
+			pins = append(append(append(pins, r.Blobs...), r.Layers...), r.Beside...)
 		}
 	}
 	for _, d := range pins {
@@ -117,9 +117,9 @@ func (u *push) hold() (id digest.Digest, pins []digest.Digest, err error) {
 func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, error) {
 	rec := u.c.images[id]
 	own := rec.Manifest
-	ix, top := u.whole(rec)
+	ix, top := u.whole(id)
 	if at := u.c.tops[u.r.String()]; at != "" {
-		if ix, top = u.index(at); ix == nil {
+		if ix, top = u.index(id, at); ix == nil {
 			own = u.manifest(rec, at)
 		}
 	}
@@ -141,6 +141,9 @@ func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, e
 	}
 	changed := false
 	for i, m := range ix.Manifests {
+		if standsBeside(m) {
+			continue
+		}
 		child, _ := u.c.byDocument(m.Digest)
 		d, err := u.image(ctx, child, m, "")
 		if err != nil {
@@ -151,11 +154,19 @@ func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, e
 	}
 	raw, err := u.s.c.Content.Read(top.Digest, manifest.MaxSize)
 	if changed && err == nil {
+		ix.Manifests = besides(ix)
 		raw, err = json.Marshal(ix)
 		top.Digest, top.Size = digest.FromBytes(raw), int64(len(raw))
 	}
 	if err != nil {
 		return top, err
+	}
+	for _, m := range ix.Manifests {
+		if standsBeside(m) {
+			if err := u.beside(ctx, m); err != nil {
+				return top, fmt.Errorf("attestation %s: %w", m.Digest, err)
+			}
+		}
 	}
 	if err := u.repo.PutManifest(ctx, u.r.Tag, top, raw); err != nil {
 		return top, err
@@ -165,26 +176,31 @@ func (u *push) tag(ctx context.Context, id digest.Digest) (ocispec.Descriptor, e
 
 // whole returns the index that an image came through if each of its manifests is that of an image which is here. It is for tags of which
 // is not known what they stand for.
-func (u *push) whole(rec record) (*ocispec.Index, ocispec.Descriptor) {
+func (u *push) whole(id digest.Digest) (*ocispec.Index, ocispec.Descriptor) {
+	rec := u.c.images[id]
 	for _, d := range rec.Blobs {
 		if _, isImage := u.c.images[d]; isImage || d == rec.Manifest.Digest {
 			continue
 		}
-		if ix, top := u.index(d); ix != nil && len(ix.Manifests) > 1 {
+		if ix, top := u.index(id, d); ix != nil && len(ix.Manifests) > 1 {
 			return ix, top
 		}
 	}
 	return nil, ocispec.Descriptor{}
 }
 
-// index reads an index, nil for what is none, or where not each of its manifests is that of an image which is here.
-func (u *push) index(d digest.Digest) (*ocispec.Index, ocispec.Descriptor) {
+// index reads an index of the image id, nil for what is none, or where not each of its manifests is that of an image which is here, or stands
+// beside them.
+func (u *push) index(id, d digest.Digest) (*ocispec.Index, ocispec.Descriptor) {
 	raw, err := u.s.c.Content.Read(d, manifest.MaxSize)
 	if err != nil {
 		return nil, ocispec.Descriptor{}
 	}
 	doc, err := manifest.Decode(raw, "")
 	if err != nil || doc.Index == nil || slices.ContainsFunc(doc.Index.Manifests, func(m ocispec.Descriptor) bool {
+		if standsBeside(m) {
+			return !u.c.images[id].has(u.s, m)
+		}
 		id, ok := u.c.byDocument(m.Digest)
 		return !ok || u.manifest(u.c.images[id], m.Digest).Digest != m.Digest
 	}) {

@@ -100,6 +100,24 @@ func (f *Refetcher) Document(ctx context.Context, d digest.Digest) (raw []byte, 
 	return raw, from, err
 }
 
+// Beside fetches a file of what stands beside images: a manifest, or what one that can be read names.
+func (f *Refetcher) Beside(ctx context.Context, d digest.Digest) (raw []byte, from string, err error) {
+	from, err = f.each("attestation file "+d.String(), func(_ digest.Digest, r record) bool { return slices.Contains(r.Beside, d) }, func(_ digest.Digest, r record, repo *registry.Repo) error {
+		for _, b := range r.Beside {
+			if doc, err := f.s.c.Content.Read(b, manifest.MaxSize); err == nil {
+				parts, _ := manifest.Files(doc, "", MaxBeside)
+				if i := slices.IndexFunc(parts, func(p ocispec.Descriptor) bool { return p.Digest == d }); i >= 0 {
+					raw, err = readUpTo(ctx, repo, parts[i], MaxBeside)
+					return err
+				}
+			}
+		}
+		raw, _, err = repo.Manifest(ctx, d)
+		return err
+	})
+	return raw, from, err
+}
+
 // manifests are those of an image that can be read.
 func (f *Refetcher) manifests(id digest.Digest, r record) []*ocispec.Manifest {
 	var out []*ocispec.Manifest

@@ -210,7 +210,7 @@ func (s *Store) discard(c catalog, gone []record) (deleted []string, err error) 
 			}
 			deleted = append(deleted, d.String())
 		}
-		for _, d := range r.Blobs {
+		for _, d := range slices.Concat(r.Blobs, r.Beside) {
 			if live[d] {
 				continue
 			}
@@ -238,10 +238,7 @@ func (c catalog) live(pins map[digest.Digest]int) map[digest.Digest]bool {
 	}
 	for id, r := range c.images {
 		live[id] = true
-		for _, d := range r.Blobs {
-			live[d] = true
-		}
-		for _, d := range r.Layers {
+		for _, d := range slices.Concat(r.Blobs, r.Beside, r.Layers) {
 			live[d] = true
 		}
 	}

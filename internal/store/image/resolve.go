@@ -98,7 +98,7 @@ func catalogOf(tx *meta.Tx) (catalog, error) {
 func decodeRecord(key string, raw []byte) (record, error) {
 	var r record
 	err := meta.Decode(bucketImages, key, raw, &r)
-	for _, d := range append(append([]digest.Digest{digest.Digest(key), r.Manifest.Digest}, r.Blobs...), r.Layers...) {
+	for _, d := range slices.Concat([]digest.Digest{digest.Digest(key), r.Manifest.Digest}, r.Blobs, r.Layers, r.Beside) {
 		if err == nil {
 			if _, derr := ref.ParseDigest(d.String()); derr != nil {
 				err = errdef.New(errdef.DataLoss, "read record %s/%s: %w", bucketImages, key, derr)

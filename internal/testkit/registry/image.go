@@ -45,6 +45,7 @@ type Image struct {
 	ID       digest.Digest // the config's; for an index, of the first entry
 	DiffIDs  []digest.Digest
 	Manifest ocispec.Manifest
+	About    digest.Digest // of an attestation: the manifest that it is about
 }
 
 // File is an entry of a layer: a regular file unless Header.Typeflag says otherwise.
@@ -184,6 +185,21 @@ func encode(t testing.TB, v any) []byte {
 	return raw
 }
 
+// Attest makes what a builder puts beside an image into an index: a statement about it, of body, for no platform.
+func Attest(t testing.TB, of *Image, body string) *Image {
+	t.Helper()
+	a := &Image{Blobs: map[digest.Digest][]byte{}, About: of.Top.Desc().Digest}
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
+	m.SchemaVersion = 2
+	l := a.Add("application/vnd.in-toto+json", []byte(body))
+	l.Annotations = map[string]string{"in-toto.io/predicate-type": "https://slsa.dev/provenance/v0.2"}
+	m.Layers = []ocispec.Descriptor{l}
+	cfg := ocispec.Image{Platform: ocispec.Platform{OS: "unknown", Architecture: "unknown"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{l.Digest}}}
+	m.Config = a.Add(ocispec.MediaTypeImageConfig, encode(t, cfg))
+	a.ID, a.Manifest, a.Top = m.Config.Digest, m, Doc{m.MediaType, encode(t, m)}
+	return a
+}
+
 // Index bundles images under one reference.
 func Index(t testing.TB, images ...*Image) *Image {
 	t.Helper()
@@ -198,6 +214,9 @@ func Index(t testing.TB, images ...*Image) *Image {
 				t.Fatal(err)
 			}
 			d.Platform = &c.Platform
+		}
+		if img.About != "" {
+			d.Annotations = map[string]string{"vnd.docker.reference.digest": img.About.String(), "vnd.docker.reference.type": "attestation-manifest"}
 		}
 		ix.Manifests = append(ix.Manifests, d)
 		all.Docs = append(append(all.Docs, img.Docs...), img.Top)
