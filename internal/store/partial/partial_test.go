@@ -96,6 +96,7 @@ func TestNone(t *testing.T) {
 		"small":          {d, Least - 1, nil},
 		"negative":       {d, -1, nil},
 		"no room":        {d, 1 << 60, nil},
+		"little room":    {d, free(s.dir) / (room - 1), nil},
 		"most of all":    {d, 1<<63 - 1, nil},
 		"sha512":         {digest.Digest("sha512:" + strings.Repeat("0", 128)), Least, nil},
 		"a way out":      {"sha256:../../../../../../../../../../../../../../../../../../../../../x", Least, nil},
