@@ -53,15 +53,11 @@ func Checkpoint(c *Container, o *CheckpointOptions) error {
 // like it. Its first process is a child of this process.
 func Restore(o CreateOptions, r *CheckpointOptions) (_ *Container, err error) {
 	defer unix.Umask(unix.Umask(0o022))
-	dir, err := newFolder(&o)
+	dir, lock, err := newFolder(&o)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			removeFolder(dir)
-		}
-	}()
+	defer func() { lock.release(err != nil) }()
 	if o.Rootfs != nil {
 		return nil, errdef.New(errdef.NotImplemented, "restore container %s: its root is put together from an engine's layers (rootfs.json)", o.ID)
 	}

@@ -295,6 +295,9 @@ func execInput(c *Container, o *ExecOptions) (in compile.ExecInput, done func(),
 	f.Preserve, f.Stdio = o.PreserveFDs, numbers(o.Stdio)
 	f.Home = facts.HomeInside(c.State.Pid, o.Process)
 	ns, err := differing(c.State.Pid)
+	if errors.Is(err, unix.ENOENT) { // it was killed and lets go of its namespaces, before it is dead
+		err = errdef.New(errdef.Conflict, "cannot exec in a stopped container: %q", c.State.ID)
+	}
 	if err != nil {
 		return in, nil, err
 	}

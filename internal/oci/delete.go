@@ -2,8 +2,6 @@ package oci
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -11,7 +9,6 @@ import (
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/cgroup"
 	"github.com/dhow-containers/dhow/internal/oci/state"
-	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
 // Delete removes what the container left: cgroups and state. One that still runs is an error, or with force is killed first.
@@ -20,6 +17,16 @@ func (c *Container) Delete(force bool) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
+	}
+	if status == state.Creating {
+		lock, gone, err := interrupt(c, force)
+		if gone || err != nil {
+			return err
+		}
+		defer lock.release(false)
+		if status, err = c.Status(); err != nil {
+			return err
+		}
 	}
 	if status != state.Stopped && status != state.Creating {
 		if !force && status != state.Created {
@@ -54,35 +61,6 @@ func (c *Container) Delete(force bool) error {
 		return fmt.Errorf("remove state of container %s: %w", c.State.ID, err)
 	}
 	return c.poststop(last)
-}
-
-// removeState removes the state folder: what every container has there by name, the state itself last, and what else there is by looking.
-func removeState(dir string) error {
-	for _, name := range []string{state.Program, bundle.ConfigFile, state.File} {
-		unix.Unlink(filepath.Join(dir, name))
-	}
-	if unix.Rmdir(dir) == nil {
-		return nil
-	}
-	return removeFolder(dir)
-}
-
-// Discard removes what a creation or removal that was cut off left of a container without a state. What is not there is no error.
-func Discard(root, id string) error {
-	if err := state.ValidID(id); err != nil {
-		return err
-	}
-	return removeFolder(filepath.Join(root, id))
-}
-
-// removeFolder removes a state folder and lets go of the mounts that it may hold.
-func removeFolder(dir string) error {
-	for range 2 { // mostly there is nothing; else what holds a mount namespace, and what that lies on
-		if unix.Unmount(filepath.Join(dir, state.Mounts), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != nil {
-			break
-		}
-	}
-	return os.RemoveAll(dir)
 }
 
 // killInit kills the first process, which may be in no cgroup of ours any more, and waits until it is gone.

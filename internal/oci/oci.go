@@ -95,15 +95,11 @@ type Container struct {
 // Create makes a container up to the point before its program is executed: status "created".
 func Create(o CreateOptions) (_ *Container, err error) {
 	defer unix.Umask(unix.Umask(0o022)) // cgroups and mount points are for the container's users too
-	dir, err := newFolder(&o)
+	dir, lock, err := newFolder(&o)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			removeFolder(dir)
-		}
-	}()
+	defer func() { lock.release(err != nil) }()
 	if o.Notify {
 		if err := os.Mkdir(notifyFolder(&o, dir), 0o755); err != nil {
 			return nil, fmt.Errorf("create container %s: %w", o.ID, err)
@@ -135,27 +131,6 @@ func warn(to func(string), p *prog.Program) {
 	for _, text := range p.Warnings {
 		to(text)
 	}
-}
-
-// newFolder makes the container's folder of runtime state, by which its ID is taken.
-func newFolder(o *CreateOptions) (string, error) {
-	if err := state.ValidID(o.ID); err != nil {
-		return "", err
-	}
-	dir := filepath.Join(o.Root, o.ID)
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrNotExist) { // the first container
-		if err = os.MkdirAll(o.Root, 0o700); err == nil {
-			err = os.Mkdir(dir, 0o700)
-		}
-	}
-	if err != nil {
-		if os.IsExist(err) {
-			return "", errdef.New(errdef.Conflict, "container with given ID already exists: %q; delete it or choose another ID", o.ID)
-		}
-		return "", fmt.Errorf("create container %s: %w", o.ID, err)
-	}
-	return dir, nil
 }
 
 // Plan returns the Program that Create would run, and makes nothing.
@@ -302,6 +277,9 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string, where *
 		if err = c.born(running.Pid, dir); err == nil && storeErr != nil {
 			err = fmt.Errorf("store program and config: %w", storeErr)
 		}
+		if err == nil && o.Detached {
+			err = interp.HandOver(running)
+		}
 		if err != nil {
 			running.Kill()
 		}
@@ -319,7 +297,6 @@ func (c *Container) make(o *CreateOptions, in compile.Input, dir string, where *
 	}
 	networks.Stay()
 	if o.Detached {
-		running.Forget()
 		c.running = nil
 		return trace(o.Trace, c.program, running.Times())
 	}

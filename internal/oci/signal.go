@@ -14,14 +14,20 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/bundle"
 )
 
-// Signal sends a signal to the container's first process, or with all to every process in its cgroups. SIGKILL reaches frozen processes,
-// and all that share the first one's PID namespace with others, whom the kernel does not end with it.
+// Signal sends a signal to the container's first process, or with all to every process in its cgroups as well. SIGKILL reaches frozen
+// processes, and all that share the first one's PID namespace with others, whom the kernel does not end with it.
 func (c *Container) Signal(sig syscall.Signal, all bool) error {
 	if sig == syscall.SIGKILL && (all || c.State.SharedPids) {
-		return killAll(c)
+		if err := killAll(c); err != nil {
+			return err
+		}
+		return signalInit(c, sig, nil) // which others may have moved out
 	}
 	if all {
 		pids, err := Pids(&c.State)
+		if err == nil {
+			err = signalInit(c, sig, pids)
+		}
 		if err != nil {
 			return err
 		}
@@ -47,6 +53,22 @@ func (c *Container) Signal(sig syscall.Signal, all bool) error {
 		if frozen(&c.State) { // cgroup v1 keeps the dead frozen
 			return cgroup.Thaw(c.State.Cgroups)
 		}
+	}
+	return nil
+}
+
+// signalInit signals the first process if it is alive and none of those.
+func signalInit(c *Container, sig syscall.Signal, but []int) error {
+	fd, err := unix.PidfdOpen(c.State.Pid, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	if slices.Contains(but, c.State.Pid) || !c.State.Alive() {
+		return nil
+	}
+	if err := ignoreGone(unix.PidfdSendSignal(fd, sig, nil, 0)); err != nil {
+		return fmt.Errorf("signal container %s: %w", c.State.ID, err)
 	}
 	return nil
 }

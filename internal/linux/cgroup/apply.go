@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -64,6 +65,9 @@ func hint(s *plan.Step, err error) string {
 	case errors.Is(err, unix.ENODEV) && s.Kind == plan.Write:
 		return "; there is no such device"
 	case errors.Is(err, unix.ENOENT):
+		if _, gone := os.Stat(path.Dir(s.Path)); errors.Is(gone, os.ErrNotExist) {
+			return "; the cgroup is gone"
+		}
 		return "; this kernel or hierarchy has no such setting"
 	case errors.Is(err, unix.EBUSY):
 		return "; more is in use than the new limit allows, or the cgroup has processes of its own"

@@ -347,6 +347,17 @@ func TestRemoveRefuses(t *testing.T) {
 	}
 }
 
+// Of two who remove a container at once the second finds nothing left to thaw.
+func TestThawWhatIsGone(t *testing.T) {
+	_, _, dirs := fresh(t)
+	if err := Thaw(dirs); err != nil {
+		t.Error(err)
+	}
+	if err := Freeze(dirs); err == nil {
+		t.Error("what is not there was frozen")
+	}
+}
+
 func TestNested(t *testing.T) {
 	l, where, dirs := fresh(t)
 	c := start(t)

@@ -275,6 +275,11 @@ func freezer(dirs []plan.Dir, on bool) error {
 		frozen, err := isFrozen(d)
 		return frozen == on, err
 	})
+	if !on && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV)) {
+		if _, gone := os.Stat(d.Path); errors.Is(gone, os.ErrNotExist) { // removed meanwhile: nobody is in it
+			return nil
+		}
+	}
 	if err == nil && !ok {
 		err = errdef.New(errdef.Unavailable, "not done after %v; a process is in uninterruptible sleep", patience)
 		if on {

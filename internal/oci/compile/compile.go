@@ -147,7 +147,7 @@ const (
 	inRoot       = u.RESOLVE_IN_ROOT | u.RESOLVE_NO_MAGICLINKS
 	inRootText   = "IN_ROOT|NO_MAGICLINKS"
 	defaultPath  = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	maxArgBytes  = 2 << 20 // more than this execve(2) refuses anyway (a quarter of an 8 MiB stack)
+	maxArgBytes  = 6 << 20 // more than this execve(2) refuses whatever the limit of the stack is
 	nobodyChange = -1
 )
 

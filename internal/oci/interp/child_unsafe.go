@@ -173,7 +173,8 @@ func run(m *machine, i int) {
 			if o.args[2] == 0 {
 				send(m, msgParked, i, 0)
 			}
-			if o.args[0] != 0 { // another process will release us, through pipes of its own
+			if o.args[0] != 0 { // another process will release us, through pipes of its own, once who made us has written down who we are
+				wait(m)
 				m.ctl, m.status = m.regs[o.args[0]], m.regs[o.args[1]]
 			}
 			wait(m)

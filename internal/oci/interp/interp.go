@@ -147,7 +147,17 @@ func (r *Running) Release() error {
 	return nil
 }
 
-// Forget closes our end of the line: another process will release the child.
+// HandOver leaves a parked child to another process, which will release it. Until then the child ends with this one.
+func HandOver(r *Running) error {
+	_, err := syscall.Write(r.line, []byte{1})
+	r.Forget()
+	if err != nil {
+		return &StepError{Index: len(r.p.Ins) - 1, Errno: Lost}
+	}
+	return nil
+}
+
+// Forget closes our end of the line.
 func (r *Running) Forget() {
 	if fd := r.outputFD(); fd >= 0 {
 		syscall.Close(fd)
