@@ -2,6 +2,7 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -389,5 +390,38 @@ func TestInheritedMountNamespace(t *testing.T) {
 	b.namespace(specs.MountNamespace, "/proc/self/ns/mnt")
 	if _, err := b.try(); err == nil || !strings.Contains(err.Error(), "nothing") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A working folder that the user may not enter is his all the same, as engines' WORKDIR is; one that is not there is made below a read-only
+// root, too.
+func TestWorkingFolder(t *testing.T) {
+	b := newBox(t, "sh", "-c", "pwd; ls 2>&1")
+	check(t, os.Mkdir(filepath.Join(b.rootfs(), "private"), 0o700))
+	b.spec.Process.Cwd, b.spec.Process.User.UID, b.spec.Process.User.GID = "/private", 1000, 1000
+	if out, code := b.run(); out != "/private\nls: .: Permission denied\n" || code != 1 {
+		t.Errorf("%q, code %d", out, code)
+	}
+	b.spec.Process.Cwd, b.spec.Root.Readonly, b.spec.Linux.ReadonlyPaths = "/mnt/new", true, []string{"/mnt"}
+	b.spec.Process.Args = []string{"sh", "-c", "pwd; touch x 2>&1"}
+	if out, code := b.run(); out != "/mnt/new\ntouch: x: Read-only file system\n" || code != 1 {
+		t.Errorf("%q, code %d", out, code)
+	}
+	b = newBox(t, "sh", "-c", "pwd; ls -d .") // the owner is not mapped: its root has no rights over it, its user's group has
+	b.inUserNamespace()
+	group := filepath.Join(b.rootfs(), "group")
+	check(t, errors.Join(os.Mkdir(group, 0o700), os.Chown(group, 0, 100000+1000), os.Chmod(group, 0o070)))
+	b.spec.Process.Cwd, b.spec.Process.User.UID, b.spec.Process.User.GID = "/group", 1000, 1000
+	if out, code := b.run(); out != "/group\n.\n" || code != 0 {
+		t.Errorf("%q, code %d", out, code)
+	}
+}
+
+// Of variables with one name the last counts: an exec's own replace the container's.
+func TestVariablesTwice(t *testing.T) {
+	b := newBox(t, "cat", "/proc/self/environ")
+	b.spec.Process.Env = []string{"PATH=/nothing", "A=1", "HOME=/x", "B=2", "A=3", "PATH=/bin", "HOME="}
+	if out, _ := b.run(); out != "B=2\x00A=3\x00PATH=/bin\x00HOME=/\x00" {
+		t.Errorf("%q", out)
 	}
 }

@@ -172,7 +172,7 @@ func Compile(in Input) (*prog.Program, error) {
 	c.Lane(prog.Child)
 	m, r, k, n, p := mounter{c}, rooter{c}, masker{c}, nodes{c}, process{c}
 	for _, phase := range []func() error{entry{c}.enter, c.hostNames, entry{c}.netDevices, r.layers, m.mounts, n.devices, sysctls{c}.write, n.terminal, n.null, hooker{p}.beforePivot, c.pivot,
-		k.maskedPaths, k.readonlyPaths, r.settle, entry{c}.backToOurMounts, p.beforePark, p.finish} {
+		p.folder, k.maskedPaths, k.readonlyPaths, r.settle, entry{c}.backToOurMounts, p.beforePark, p.finish} {
 		if err := phase(); err != nil {
 			return nil, err
 		}

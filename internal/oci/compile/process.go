@@ -36,13 +36,17 @@ func (c *compiler) ownOOMScore() {
 	}
 }
 
+// folder makes the working folder where there is none, before anything becomes read-only.
+func (c process) folder() error {
+	if cwd := c.spec.Process.Cwd; path.Clean("/"+cwd) != "/" && (c.in.Rootfs != nil || c.spec.Root != nil) {
+		c.Why("process.cwd")
+		c.ensure(cwd, true)
+	}
+	return nil
+}
+
 // beforePark is what can fail early and needs root: limits, the working folder, whether there is something to execute.
 func (c process) beforePark() error {
-	p := c.spec.Process
-	if path.Clean("/"+p.Cwd) != "/" && (c.in.Rootfs != nil || c.spec.Root != nil) {
-		c.Why("process.cwd")
-		c.ensure(p.Cwd, true)
-	}
 	if err := c.scheduling(); err != nil {
 		return err
 	}
@@ -191,24 +195,35 @@ func (c process) become() error {
 	}
 	c.Why("process.user.umask")
 	c.Call("", prog.SysUmask, prog.Imm(umask, "0"+strconv.FormatInt(umask, 8)))
-	if p.Cwd != "" {
+	cwd, away := prog.Arg{}, c.Label()
+	elsewhere := p.Cwd != "" && p.Cwd != "/"
+	switch {
+	case elsewhere:
+		cwd = c.Bytes(make([]byte, 4096), "&cwd")
 		c.Why("process.cwd")
 		at := c.Call("", prog.SysChdir, c.Str(p.Cwd))
 		if !c.staysRoot() {
-			at.Tolerate(u.EACCES)
+			at.Else(away, u.EACCES)
 		}
+		c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
+		c.Bind(away)
+	case p.Cwd == "/":
+		c.Why("process.cwd")
+		c.Call("", prog.SysChdir, c.Str(p.Cwd))
 	}
 	caps := c.capabilities()
 	c.identity()
-	if p.Cwd != "" && !c.staysRoot() {
+	if elsewhere {
 		c.Why("process.cwd")
-		c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
-	}
-	if p.Cwd != "" && p.Cwd != "/" {
-		c.Why("process.cwd")
-		cwd := c.Bytes(make([]byte, 4096), "&cwd")
-		c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
-		c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"})
+		inside := prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"}
+		if !c.staysRoot() { // where root may not go its user may: NFS, a user namespace
+			there := c.Label()
+			c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm(0), prog.Imm(0xff)}}).Otherwise(there)
+			c.Call("again, as the user", prog.SysChdir, c.Str(p.Cwd))
+			c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
+			c.Bind(there)
+		}
+		c.Emit(inside)
 	}
 	if p.NoNewPrivileges {
 		c.Why("process.noNewPrivileges")
@@ -335,7 +350,7 @@ func (c process) execute() {
 	p := c.spec.Process
 	c.Why("process.args")
 	argv := c.Strings(p.Args, prog.List(p.Args))
-	vars := p.Env
+	vars := lastOfEach(p.Env)
 	if h := c.in.Facts.Home; h != "" {
 		vars = append(slices.DeleteFunc(slices.Clone(vars), func(v string) bool { return v == "HOME=" }), "HOME="+h)
 	}
@@ -351,6 +366,22 @@ func (c process) execute() {
 		c.Call(note, prog.SysExecve, c.Str(f), argv, env).Tolerate(u.ENOENT, u.ENOTDIR)
 	}
 	c.Emit(prog.Ins{Op: prog.Fail, Errno: u.ENOENT, Note: note})
+}
+
+// lastOfEach returns the variables without those that a later one of the same name replaces.
+func lastOfEach(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	out := make([]string, len(env))
+	first := len(out)
+	for _, v := range slices.Backward(env) {
+		name, _, _ := strings.Cut(v, "=")
+		if !seen[name] {
+			seen[name] = true
+			first--
+			out[first] = v
+		}
+	}
+	return out[first:]
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -45,7 +45,13 @@ func HomeInside(pid int, p *specs.Process) string {
 }
 
 func hasHome(p *specs.Process) bool {
-	return slices.ContainsFunc(p.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") && e != "HOME=" })
+	home := ""
+	for _, e := range p.Env { // the last one counts
+		if v, ok := strings.CutPrefix(e, "HOME="); ok {
+			home = v
+		}
+	}
+	return home != ""
 }
 
 func homeBelow(root string) func(*specs.Process) string {
