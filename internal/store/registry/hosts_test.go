@@ -104,6 +104,39 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// TestCertificatesLater: certificates that are put into a registry's folder, or changed there, count at once: nothing is restarted.
+func TestCertificatesLater(t *testing.T) {
+	dir, certs := t.TempDir(), t.TempDir()
+	pair(t, dir, "server.pem", "server.key")
+	pair(t, dir, "client.pem", "client.key")
+	pair(t, dir, "stranger.pem", "stranger.key")
+	srv := kit.Start(t, kit.WithTLS(filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key"), filepath.Join(dir, "client.pem")))
+	k := registry.New(registry.Config{CertDirs: []string{certs}, Attempts: 5, BackOff: time.Millisecond, Stall: 2 * time.Second})
+	try := func() error {
+		_, err := repo(t, k, srv.Host+"/app:1", nil).Begin(context.Background(), "", "")
+		return err
+	}
+	if err := try(); err == nil || !strings.Contains(err.Error(), "client certificate") {
+		t.Errorf("without any: %v", err)
+	}
+	for _, f := range [][2]string{{"stranger.pem", "ca.crt"}, {"client.pem", "me.cert"}, {"client.key", "me.key"}} {
+		move(t, filepath.Join(dir, f[0]), filepath.Join(certs, srv.Host, f[1]))
+	}
+	if err := try(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("with a wrong authority: %v", err)
+	}
+	move(t, filepath.Join(dir, "server.pem"), filepath.Join(certs, srv.Host, "ca.crt"))
+	if err := try(); err != nil {
+		t.Errorf("with the right ones: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(certs, srv.Host)); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(); err == nil {
+		t.Error("a client certificate that was taken away is still shown")
+	}
+}
+
 // TestInsecureStaysHome: what is forgiven one host is not forgiven the host that it redirects to.
 func TestInsecureStaysHome(t *testing.T) {
 	img := image(t)

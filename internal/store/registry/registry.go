@@ -96,7 +96,7 @@ func def[T int | int64 | time.Duration](p *T, v T) {
 }
 
 func (k *Client) client(answer time.Duration) *http.Client {
-	return &http.Client{Transport: &transports{k: k, answer: answer, byHost: map[string]*http.Transport{}}, CheckRedirect: k.redirect}
+	return &http.Client{Transport: &transports{k: k, answer: answer, byHost: map[string]hostTransport{}}, CheckRedirect: k.redirect}
 }
 
 // Rest closes the connections that nobody uses at the moment.
@@ -192,6 +192,11 @@ func (k *Client) base(ctx context.Context, domain string) (string, error) {
 		return scheme + "://" + host, nil
 	}
 	err := k.answers(ctx, "https", host)
+	for try := 1; err != nil && breaks(err) && !notTLS(err) && try < k.c.Attempts && ctx.Err() == nil; try++ {
+		if err = k.pause(ctx, try, 0); err == nil {
+			err = k.answers(ctx, "https", host)
+		}
+	}
 	scheme = "https"
 	var op *net.OpError
 	if err != nil && (notTLS(err) || (&url.URL{Host: host}).Port() == "" && errors.As(err, &op) && op.Op == "dial" && k.answers(ctx, "http", host) == nil) {
@@ -234,7 +239,9 @@ func unreachable(ctx context.Context, host string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	if strings.Contains(err.Error(), "client conn could not be established") { // net/http's word for an alert behind the handshake
+	var op *net.OpError
+	wants := errors.As(err, &op) && op.Op == alert && strings.Contains(err.Error(), "certificate")
+	if wants || strings.Contains(err.Error(), "client conn could not be established") { // net/http's word for an alert behind the handshake
 		return errdef.New(errdef.Unavailable, "registry %s: %w: it may want a client certificate (certs.d/%s/NAME.cert and NAME.key)", host, err, host)
 	}
 	return errdef.New(errdef.Unavailable, "registry %s: %w", host, err)

@@ -96,10 +96,10 @@ func transient(status int) bool {
 }
 
 // breaks tells whether an error is a connection that broke rather than one that never was: a refused connection, an unknown
-// host or a bad certificate stays so, and the user should hear it at once.
+// host or a bad certificate, ours or theirs, stays so, and the user should hear it at once.
 func breaks(err error) bool {
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	if errors.As(err, &op) && (op.Op == "dial" || op.Op == alert) {
 		return false
 	}
 	var ne net.Error
@@ -107,6 +107,9 @@ func breaks(err error) bool {
 		errors.As(err, &op) || errors.As(err, &ne) && ne.Timeout() ||
 		strings.Contains(err.Error(), "stream error") || strings.Contains(err.Error(), "http2: ") || strings.Contains(err.Error(), "server closed idle connection")
 }
+
+// alert is crypto/tls' word for what the other side of a connection has said against it.
+const alert = "remote error"
 
 // retryAfter reads the header (seconds or a date). Absent, past and unreadable are 0. More than MaxWait is an error.
 func (k *Client) retryAfter(resp *http.Response) (time.Duration, error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -25,7 +26,14 @@ type transports struct {
 	answer time.Duration // longest wait for an answer's headers
 
 	mu     sync.Mutex
-	byHost map[string]*http.Transport
+	byHost map[string]hostTransport
+}
+
+// hostTransport is what one host is spoken to with. certs is how its folders of certificates looked, which count from the next request on
+// when somebody changes them.
+type hostTransport struct {
+	*http.Transport
+	certs string
 }
 
 // maxHosts bounds how many are kept: beyond it the idle ones begin anew.
@@ -54,8 +62,12 @@ func (t *transports) CloseIdleConnections() {
 func (t *transports) to(host string) (*http.Transport, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if tr, ok := t.byHost[host]; ok {
-		return tr, nil
+	certs := t.k.certsOf(host)
+	if tr, ok := t.byHost[host]; ok && tr.certs == certs {
+		return tr.Transport, nil
+	} else if ok {
+		tr.CloseIdleConnections()
+		delete(t.byHost, host)
 	}
 	c, err := t.k.tlsFor(host)
 	if err != nil {
@@ -73,8 +85,33 @@ func (t *transports) to(host string) (*http.Transport, error) {
 		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: t.answer, MaxResponseHeaderBytes: 64 << 10,
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: 60 * time.Second, DisableCompression: true,
 	}
-	t.byHost[host] = tr
+	t.byHost[host] = hostTransport{tr, certs}
 	return tr, nil
+}
+
+// certsOf tells how a host's folders of certificates look: names, sizes and times of their files.
+func (k *Client) certsOf(host string) string {
+	var look strings.Builder
+	for _, dir := range k.certDirs(host) {
+		files, _ := os.ReadDir(dir)
+		for _, f := range files {
+			if st, err := os.Stat(filepath.Join(dir, f.Name())); err == nil {
+				fmt.Fprintf(&look, "%s/%s %d %d\n", dir, f.Name(), st.Size(), st.ModTime().UnixNano())
+			}
+		}
+	}
+	return look.String()
+}
+
+// certDirs are where certificates of a host may lie.
+func (k *Client) certDirs(host string) (dirs []string) {
+	if strings.ContainsAny(host, "/\x00") || strings.HasPrefix(host, ".") {
+		return nil
+	}
+	for _, dir := range k.c.CertDirs {
+		dirs = append(dirs, filepath.Join(dir, host))
+	}
+	return dirs
 }
 
 // proxy asks the configuration. What a proxy would read it never gets: credentials go to an https registry through its tunnel only.
@@ -92,11 +129,7 @@ func (k *Client) proxy(req *http.Request) (*url.URL, error) {
 // tlsFor is what TLS with host means. Hosts that may be insecure are not verified, unless they have authorities of their own.
 func (k *Client) tlsFor(host string) (*tls.Config, error) {
 	c := &tls.Config{RootCAs: k.c.RootCAs, MinVersion: tls.VersionTLS12, InsecureSkipVerify: k.insecure(host)} // insecure hosts only
-	if strings.ContainsAny(host, "/\x00") || strings.HasPrefix(host, ".") {
-		return c, nil
-	}
-	for _, dir := range k.c.CertDirs {
-		dir = filepath.Join(dir, host)
+	for _, dir := range k.certDirs(host) {
 		files, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
