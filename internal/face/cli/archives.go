@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/face/cli/format"
 	"github.com/dhow-containers/dhow/internal/linux/tty"
 )
@@ -101,7 +102,7 @@ func broken(err error) error {
 	return err
 }
 
-// writeWhole writes a file under another name first. What is there already and no plain file (a device, a pipe) is written to as it is.
+// writeWhole writes a file that has its name when it is whole. What is there already and no plain file (a device, a pipe) is written to as it is.
 func writeWhole(name string, r io.Reader) error {
 	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
@@ -112,19 +113,20 @@ func writeWhole(name string, r io.Reader) error {
 		_, err = io.Copy(f, r)
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".dhow-*")
+	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it has its name
+	defer dir.Close()
+	f, err := atomicfile.Begin(dir, filepath.Base(name))
+	if err != nil {
+		return err
+	}
 	defer f.Close()
 	if _, err := io.Copy(f, r); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
+	return f.Commit()
 }
 
 func cmdLoad(a *app) *cobra.Command {

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 )
 
 // Extract lays a tar down below dir. As docker does, it replaces files but neither a folder by something else nor the other way round.
 // Everything belongs to the caller, with owners to whom the tar names. Nothing outside of dir is touched: a name that leads out, by itself
-// or through a link, is an error.
+// or through a link, is an error. A file has its name when it is whole: whatever ends this, no half file is left, nor is what was there before gone.
 func Extract(r io.Reader, dir string, rename func(string) string, owners bool) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -86,7 +88,7 @@ func (x *extractor) entry(hdr *tar.Header) error {
 			return fmt.Errorf("cannot overwrite directory %q with non-directory %q", full, x.dir)
 		case !st.IsDir() && isDir:
 			return fmt.Errorf("cannot overwrite non-directory %q with directory %q", full, x.dir)
-		case !isDir:
+		case !isDir && hdr.Typeflag != tar.TypeReg: // a file takes its place when it is whole
 			if err := x.root.Remove(name); err != nil {
 				return err
 			}
@@ -104,7 +106,7 @@ func (x *extractor) entry(hdr *tar.Header) error {
 		x.dirs = append(x.dirs, made{name, hdr})
 		return nil
 	case tar.TypeReg:
-		if err := x.file(name); err != nil {
+		if err := x.file(name, hdr); err != nil {
 			return err
 		}
 	case tar.TypeSymlink:
@@ -121,8 +123,15 @@ func (x *extractor) entry(hdr *tar.Header) error {
 	return x.attributes(name, hdr)
 }
 
-func (x *extractor) file(name string) error {
-	f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// file writes one, which has its name when it is whole.
+func (x *extractor) file(name string, hdr *tar.Header) error {
+	dir, base := path.Split(name)
+	parent, err := x.root.OpenFile(path.Clean(dir), unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	f, err := atomicfile.Begin(parent, base)
 	if err != nil {
 		return err
 	}
@@ -130,7 +139,16 @@ func (x *extractor) file(name string) error {
 	if _, err := io.Copy(f, x.tr); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return f.Close()
+	if x.owners {
+		err = f.Chown(hdr.Uid, hdr.Gid)
+	}
+	if err == nil {
+		err = f.Chmod(mode(hdr))
+	}
+	if err == nil {
+		err = f.Commit()
+	}
+	return err
 }
 
 func (x *extractor) link(name string, hdr *tar.Header) error {
@@ -150,14 +168,18 @@ func (x *extractor) attributes(name string, hdr *tar.Header) error {
 			return err
 		}
 	}
+	if err := x.root.Chmod(name, mode(hdr)); err != nil {
+		return err
+	}
+	return x.root.Chtimes(name, time.Now(), hdr.ModTime)
+}
+
+func mode(hdr *tar.Header) fs.FileMode {
 	mode := fs.FileMode(hdr.Mode & 0o777)
 	for bit, to := range map[int64]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
 		if hdr.Mode&bit != 0 {
 			mode |= to
 		}
 	}
-	if err := x.root.Chmod(name, mode); err != nil {
-		return err
-	}
-	return x.root.Chtimes(name, time.Now(), hdr.ModTime)
+	return mode
 }

@@ -95,6 +95,43 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// A copy that breaks off leaves whole files only, old ones or new ones.
+func TestBrokenOff(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, n := range []string{"one", "old", "new"} {
+		must(t, w.WriteHeader(&tar.Header{Name: n, Mode: 0o640, Size: 1 << 20}))
+		_, err := w.Write(bytes.Repeat([]byte(n[:1]), 1<<20))
+		must(t, err)
+	}
+	must(t, w.Close())
+	for _, c := range []struct {
+		bytes int
+		want  string // the first byte of each file
+	}{{700 << 10, "old=x"}, {1700 << 10, "old=x one=o"}, {2700 << 10, "old=o one=o"}, {b.Len(), "new=n old=o one=o"}} {
+		dir := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(dir, "old"), []byte("x"), 0o600))
+		err := Extract(bytes.NewReader(b.Bytes()[:c.bytes]), dir, same, false)
+		if (err == nil) != (c.bytes == b.Len()) {
+			t.Errorf("after %d bytes: %v", c.bytes, err)
+		}
+		var got []string
+		es, err := os.ReadDir(dir)
+		must(t, err)
+		for _, e := range es {
+			text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			must(t, err)
+			if len(text) != 1 && len(text) != 1<<20 {
+				t.Errorf("%s has %d bytes", e.Name(), len(text))
+			}
+			got = append(got, e.Name()+"="+string(text[:1]))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("after %d bytes: %v, want %s", c.bytes, got, c.want)
+		}
+	}
+}
+
 // Docker's table of what a copy is called (docker's documentation of cp).
 func TestPlan(t *testing.T) {
 	file, dir := Info{Exists: true}, Info{Exists: true, IsDir: true}
