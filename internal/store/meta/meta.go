@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"syscall"
 	"time"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -29,6 +31,9 @@ type DB struct{ b *bbolt.DB }
 // Open opens or creates the file with mode 0600 and reads it through once. errdef.Conflict means that another engine holds it,
 // errdef.DataLoss that the file is damaged.
 func Open(path string) (*DB, error) {
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() || errors.Is(err, syscall.ELOOP) {
+		return nil, errdef.New(errdef.DataLoss, "open metadata %s: %w", path, atomicfile.ErrIrregular)
+	}
 	var d DB
 	err := guard(func() (err error) {
 		d.b, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})

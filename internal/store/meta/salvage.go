@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 )
@@ -51,10 +52,10 @@ const (
 
 // Salvage reads what can be read of a damaged file, or a sound one: the newest state that one of its two meta pages names, and for what is
 // missing in it the one before. damage counts the places that could not be read; records that are no JSON are among them. A file that is
-// not there is nothing.
+// not there, and what is no file, is nothing.
 func Salvage(path string) (found Records, damage int, err error) {
 	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() || errors.Is(err, unix.ELOOP) {
 		return Records{}, 0, nil
 	}
 	if err == nil && st.Size() > maxSalvage {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/engine/volume"
 	"github.com/dhow-containers/dhow/internal/spec/manifest"
@@ -144,14 +146,13 @@ func (d *Metadata) settle() error {
 
 // retire moves a file or folder into quarantine; that there is none is no error.
 func (d *Metadata) retire(name string) error {
+	if _, err := os.Lstat(d.path(name)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err := os.MkdirAll(d.path("quarantine"), 0o700); err != nil {
 		return err
 	}
-	err := os.Rename(d.path(name), d.path("quarantine", fmt.Sprint(time.Now().Unix(), "-", filepath.Base(name))))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return os.Rename(d.path(name), d.path("quarantine", fmt.Sprint(time.Now().Unix(), "-", filepath.Base(name))))
 }
 
 // Backup copies sound records to meta.db.bak, for a salvage to fall back on.
@@ -219,11 +220,24 @@ func (d *Metadata) volumesOnDisk() map[string][]byte {
 	return out
 }
 
+// read reads a regular file; nobody is waited for as behind a pipe.
+func read(path string, limit int64) ([]byte, error) {
+	f, err := atomicfile.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// maxIndex bounds the layout's index.json that is read: 100,000 names are 30 MiB.
+const maxIndex = 64 << 20
+
 // tagsOnDisk reads the names of images out of the layout's index.json.
 func (d *Metadata) tagsOnDisk() map[string][]byte {
 	out := map[string][]byte{}
 	var ix ocispec.Index
-	raw, err := os.ReadFile(d.path("content", ocispec.ImageIndexFile))
+	raw, err := read(d.path("content", ocispec.ImageIndexFile), maxIndex)
 	if err != nil || json.Unmarshal(raw, &ix) != nil {
 		return out
 	}
@@ -232,7 +246,7 @@ func (d *Metadata) tagsOnDisk() map[string][]byte {
 		if name == "" || m.Digest.Validate() != nil {
 			continue
 		}
-		raw, err := os.ReadFile(d.path("content/blobs/sha256", m.Digest.Encoded()))
+		raw, err := read(d.path("content/blobs/sha256", m.Digest.Encoded()), manifest.MaxSize)
 		if err != nil || digest.FromBytes(raw) != m.Digest {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/store/image"
 )
@@ -45,6 +46,48 @@ func reopen(t *testing.T, d *Metadata) *Metadata {
 		t.Fatal(err)
 	}
 	return open(t, d.root)
+}
+
+// TestIrregular: what is no file in the place of the metadata is damage like any other: nobody waits for it, and a restore moves it away.
+func TestIrregular(t *testing.T) {
+	for name, make := range map[string]func(string) error{
+		"pipe":   func(p string) error { return unix.Mkfifo(p, 0o600) },
+		"folder": func(p string) error { return os.Mkdir(p, 0o700) },
+		"device": func(p string) error { return unix.Mknod(p, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) },
+		"loop":   func(p string) error { return os.Symlink(filepath.Base(p), p) },
+	} {
+		for _, inhabited := range []bool{false, true} {
+			dir := root(t, map[string]string{"x": ""})
+			if inhabited {
+				dir = root(t, map[string]string{"volumes/kept/_data/x": ""})
+			}
+			for _, file := range []string{"meta.db", "meta.db.bak", "content/index.json"} {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, file)), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := make(filepath.Join(dir, file)); err != nil {
+					t.Skip(err)
+				}
+			}
+			d := open(t, dir)
+			if d.Degraded() == "" {
+				t.Errorf("%s: not degraded", name)
+			}
+			found, err := d.DB.Get("volumes", "kept", new(json.RawMessage))
+			if err != nil || found != inhabited {
+				t.Errorf("%s: %v %v", name, found, err)
+			}
+			if err := os.RemoveAll(d.path("meta.db.bak")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Restore(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if d = reopen(t, d); d.Degraded() != "" {
+				t.Errorf("%s: %s", name, d.Degraded())
+			}
+		}
+	}
 }
 
 // TestLostContainers: what a container without a record wrote is moved, not removed, whenever the next start comes.
