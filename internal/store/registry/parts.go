@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/atomicfile"
-	"github.com/dhow-containers/dhow/internal/base/errdef"
 )
 
 // Split says when and how a blob comes over several connections. It begins on one; when that connection, rather than who reads, turns out
@@ -137,65 +134,19 @@ func (p *parts) fail(err error) {
 	p.moved.Broadcast()
 }
 
-// fetch brings one part into its place in the ring, and begins again where a connection broke.
+// fetch brings one part into its place in the ring.
 func (p *parts) fetch(ctx context.Context, n int) error {
-	k := p.b.p.k
 	from, to := p.bounds(n)
-	at := from
-	for try, mark := 1, at; ; try++ {
-		err := p.piece(ctx, n, &at, from, to)
-		if err == nil || !breaks(err) || ctx.Err() != nil {
-			return err
+	return p.b.p.Section(ctx, p.b.d.Digest, from, to, func(b []byte, at int64) error {
+		if _, err := p.f.WriteAt(b, int64(n%ahead)*p.b.p.k.c.Split.Part+at-from); err != nil {
+			return fmt.Errorf("keep a part of a blob: %w", err)
 		}
-		if at-mark >= 1<<20 {
-			try = 1
-		}
-		if mark = at; try >= k.c.Attempts {
-			return err
-		}
-		if err := k.pause(ctx, try, 0); err != nil {
-			return err
-		}
-	}
-}
-
-// piece asks for what is left of a part, in one request.
-func (p *parts) piece(ctx context.Context, n int, at *int64, from, to int64) error {
-	b, k := p.b, p.b.p.k
-	h := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", *at, to-1)}}
-	resp, err := b.p.do(ctx, http.MethodGet, b.path(), b.p.scope(), h)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	want := fmt.Sprintf("bytes %d-%d/", *at, to-1)
-	if got := resp.Header.Get("Content-Range"); resp.StatusCode != http.StatusPartialContent || !strings.HasPrefix(got, want) {
-		return errdef.New(errdef.DataLoss, "blob %s: registry sent %s and range %q, asked for %q", b.d.Digest, clean(resp.Status), clean(got), want)
-	}
-	body := k.watch(resp.Body, func() { resp.Body.Close() })
-	defer body.stop()
-	buf := make([]byte, 64<<10)
-	for *at < to {
-		m, err := body.Read(buf[:min(int64(len(buf)), to-*at)])
-		if m > 0 {
-			place := int64(n%ahead)*k.c.Split.Part + *at - from
-			if _, err := p.f.WriteAt(buf[:m], place); err != nil {
-				return fmt.Errorf("keep a part of a blob: %w", err)
-			}
-			*at += int64(m)
-			p.mu.Lock()
-			p.got[n] = *at - from
-			p.moved.Broadcast()
-			p.mu.Unlock()
-		}
-		if err == io.EOF && *at < to {
-			return io.ErrUnexpectedEOF
-		}
-		if err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.got[n] = at + int64(len(b)) - from
+		p.moved.Broadcast()
+		return nil
+	})
 }
 
 // at says which part an offset is in, and where; the parts before it are not needed any more. Call it with mu held.
