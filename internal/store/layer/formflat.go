@@ -88,7 +88,7 @@ func (f flatForm) relative(dest string, chain []digest.Digest) (old *tree.Table,
 	if common == 0 {
 		return nil, 0
 	}
-	l, err := lay(f.s, tree.NewTable(), best.Chain)
+	l, err := lay(f.s, tree.NewTable(), best.Chain, nil)
 	if err != nil || btrfs.Snapshot(from, dest) != nil { // it may be on its way out
 		return nil, 0
 	}
@@ -116,7 +116,7 @@ func (m Merged) Copy(ctx context.Context, dest string) error {
 	if err := makeFolder(dest, m.volume); err != nil || m.ChainID == "" {
 		return err
 	}
-	l, err := lay(m.store, tree.NewTable(), m.chain)
+	l, err := lay(m.store, tree.NewTable(), m.chain, nil)
 	if err != nil {
 		return err
 	}

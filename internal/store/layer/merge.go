@@ -30,6 +30,7 @@ type Merged struct {
 	store  *Store
 	chain  []digest.Digest
 	volume bool
+	lent   bool
 }
 
 // Root holds the attributes of the merged root directory.
@@ -81,8 +82,11 @@ func (s *Store) Merge(ctx context.Context, chain []digest.Digest) (Merged, error
 	}
 	for _, id := range chain {
 		if !s.Has(id) {
+			if m, ok := borrowed(s, chain); ok {
+				return m, nil
+			}
 			_, err := s.Info(id)
-			return Merged{}, fmt.Errorf("merge layers: %w", err)
+			return Merged{}, fmt.Errorf("merge layers: %w: pull the image again", err)
 		}
 	}
 	id := ChainID(chain)
@@ -132,7 +136,7 @@ func (s *Store) merged(id digest.Digest) (Merged, error) {
 }
 
 func (s *Store) merge(ctx context.Context, t *tree.Table, id digest.Digest, chain []digest.Digest) error {
-	l, err := lay(s, t, chain)
+	l, err := lay(s, t, chain, nil)
 	if err != nil {
 		return err
 	}
@@ -155,18 +159,15 @@ type laid struct {
 	info    mergedInfo
 	table   *tree.Table
 	devices []erofs.Device
+	paths   []string // of the devices
 }
 
-func lay(s *Store, t *tree.Table, chain []digest.Digest) (*laid, error) {
+// lay lays a chain's layers over each other; those that are lent need not be here.
+func lay(s *Store, t *tree.Table, chain []digest.Digest, loans map[digest.Digest]Lent) (*laid, error) {
 	l := &laid{info: mergedInfo{Chain: chain, Form: s.kind}, table: t}
 	for n, d := range chain {
-		i, err := s.Info(d)
-		if err != nil {
-			return nil, err
-		}
-		l.devices = append(l.devices, device(d, i.Size))
 		below := l.table.Root()
-		if err := layOver(s, l.table, i, uint16(n)); err != nil {
+		if err := l.add(s, d, uint16(n), loans); err != nil {
 			return nil, fmt.Errorf("layer %d of %d: %w", n+1, len(chain), err)
 		}
 		if l.table.Root() != below {
@@ -176,6 +177,21 @@ func lay(s *Store, t *tree.Table, chain []digest.Digest) (*laid, error) {
 	root := l.table.Inode(l.table.Root())
 	l.info.Root = rootOf(&root)
 	return l, nil
+}
+
+func (l *laid) add(s *Store, d digest.Digest, n uint16, loans map[digest.Digest]Lent) error {
+	if loan, ok := loans[d]; ok {
+		l.devices = append(l.devices, device(d, loan.Size))
+		l.paths = append(l.paths, fmt.Sprintf("/proc/self/fd/%d", loan.Data.Fd()))
+		return l.table.Lay(loan.Tree, loan.TreeSize, n, loan.Foreign)
+	}
+	i, err := s.Info(d)
+	if err != nil {
+		return err
+	}
+	l.devices = append(l.devices, device(d, i.Size))
+	l.paths = append(l.paths, s.path(d, tarFile))
+	return layOver(s, l.table, i, n)
 }
 
 // layOver lays a layer over those below it, as number n.

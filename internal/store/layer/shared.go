@@ -19,8 +19,9 @@ type shared struct {
 	once    sync.Once
 	works   bool // overlayfs takes a mount that is attached nowhere, and takes it again
 	mu      sync.Mutex
-	held    map[digest.Digest]*held // by chain ID
-	closing []chan struct{}         // one is closed with each mount that was let go
+	held    map[digest.Digest]*held   // by chain ID
+	lent    map[digest.Digest][]*lent // by chain ID; Lend's
+	closing []chan struct{}           // one is closed with each mount that was let go
 }
 
 // held is one of the mounts.
@@ -34,6 +35,9 @@ type inode struct{ dev, ino uint64 }
 // Share returns the root of the mount that all users of m have in common, made if need be, and closed by the caller; nil where there is none:
 // for folders, for loop devices, over which all mounts are one file system anyway, and before Linux 6.15. Lower then names this descriptor, and is good for as long as it is open.
 func (m *Merged) Share() (*os.File, error) {
+	if m.lent {
+		return shareLent(m)
+	}
 	if m.Index == "" {
 		return nil, nil
 	}
@@ -64,7 +68,12 @@ func (m *Merged) Share() (*os.File, error) {
 		h = &held{root, of}
 		s.held[m.ChainID] = h
 	}
-	fd, err := unix.FcntlInt(h.root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	return m.give(h.root)
+}
+
+// give returns a descriptor of a mount of m's layers, and has Lower name it.
+func (m *Merged) give(root *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, fmt.Errorf("merged layers %s: F_DUPFD_CLOEXEC: %w", m.ChainID, err)
 	}

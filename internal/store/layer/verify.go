@@ -281,7 +281,7 @@ func VerifyMerged(s *Store, id digest.Digest) ([]Damage, error) {
 	if err != nil {
 		return []Damage{{Path: s.mergedPath(id, infoFile), What: err.Error()}}, nil
 	}
-	l, err := lay(s, tree.NewTable(), i.Chain)
+	l, err := lay(s, tree.NewTable(), i.Chain, nil)
 	if err != nil {
 		return nil, err
 	}

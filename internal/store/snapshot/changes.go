@@ -78,6 +78,11 @@ func (s *Store) below(m layer.Merged) (*os.File, error) {
 	if m.Folder != "" {
 		return openDir(m.Folder)
 	}
+	shared, err := m.Share()
+	if err != nil {
+		return nil, err
+	}
+	defer shared.Close() // of a nil file it is an error without effect
 	// An overlay wants two folders; the second is empty.
 	return Detached(bundle.Rootfs{Lower: append(m.Lower, bundle.Layer{Type: layer.FormDir, Source: s.layers.Empty()}), Scratch: s.path(scratchDir)})
 }

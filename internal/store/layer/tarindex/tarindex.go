@@ -1,4 +1,5 @@
-// Package tarindex owns the reading of a layer's tar: from a stream of bytes to a tree.Table that says where each file lies.
+// Package tarindex owns the reading of a layer's tar: from a stream of bytes, or from entries that stand in for them, to a tree.Table that
+// says where each file lies.
 //
 // It promises bounded memory whatever the bytes are, that nothing is allocated by a length that a header merely claims, and that
 // every entry either is in the tree exactly as given or the whole layer is refused. It never keeps or copies file contents, and
@@ -176,14 +177,21 @@ func (p *Parser) header(b []byte) error {
 		h.link = p.gnuLink
 	}
 	p.recs, p.gnuName, p.gnuLink, p.pending = nil, "", "", false
-	if h.size < 0 || h.size > p.limits.Size {
-		return errdef.New(errdef.InvalidArgument, "tar: %.100q: size %d is out of range", h.name, h.size)
+	if err := h.inRange(p.limits); err != nil {
+		return err
 	}
 	if h.sparse != nil && (h.sparse.more || h.sparse.text) {
 		p.held, p.spec, p.want = &h, typeSparse, block
 		return nil
 	}
 	return p.add(&h)
+}
+
+func (h *header) inRange(l Limits) error {
+	if h.size < 0 || h.size > l.Size {
+		return errdef.New(errdef.InvalidArgument, "tar: %.100q: size %d is out of range", h.name, h.size)
+	}
+	return nil
 }
 
 func (p *Parser) add(h *header) error {
