@@ -121,7 +121,7 @@ func Zstd(raw []byte) []byte {
 // Spec says what image to build.
 type Spec struct {
 	Tars     [][]byte // layers, base first
-	Compress string   // "gzip" (default), "zstd" or "none"
+	Compress string   // "gzip" (default), "zstd", "estargz" or "none"
 	Docker   bool     // Docker's media types in place of the OCI's
 	Platform ocispec.Platform
 	Config   dockerspec.DockerOCIImageConfig
@@ -144,9 +144,13 @@ func Build(t testing.TB, s Spec) *Image {
 	m := ocispec.Manifest{MediaType: types[0], Layers: []ocispec.Descriptor{}}
 	m.SchemaVersion = 2
 	for _, raw := range s.Tars {
-		img.DiffIDs = append(img.DiffIDs, digest.FromBytes(raw))
-		mt, blob := types[2], raw
+		diff, mt, blob := digest.FromBytes(raw), types[2], raw
+		var notes map[string]string
 		switch s.Compress {
+		case "estargz":
+			var toc digest.Digest
+			blob, diff, toc = Stargz(t, raw)
+			notes = map[string]string{TOCDigest: toc.String()}
 		case "none":
 			mt = types[4]
 		case "zstd":
@@ -154,7 +158,9 @@ func Build(t testing.TB, s Spec) *Image {
 		default:
 			blob = Gzip(raw)
 		}
-		m.Layers = append(m.Layers, img.Add(mt, blob))
+		d := img.Add(mt, blob)
+		d.Annotations = notes
+		img.DiffIDs, m.Layers = append(img.DiffIDs, diff), append(m.Layers, d)
 	}
 	created := Epoch
 	cfg := dockerspec.DockerOCIImage{Config: s.Config}
