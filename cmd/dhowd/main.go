@@ -26,7 +26,6 @@ import (
 )
 
 var version, commit = "devel", "" // set by the build (-ldflags -X)
-
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
@@ -63,6 +62,7 @@ func run(args []string) error {
 	f.Var((*list)(&c.Mirrors), "registry-mirror", "`URL` of a registry that is asked before Docker Hub (may be given again)")
 	f.Var(&certs, "registry-certs", "`folder` with a folder HOST:PORT of *.crt, *.cert and *.key for each registry (default /etc/dhow/certs.d and /etc/docker/certs.d)")
 	f.Var(&c.ImageStoreSize, "image-store-size", "`bytes` (20g) that images may take: beyond it unused ones go, nameless and least recently used first (default no bound)")
+	f.BoolVar(&c.Lazy, "lazy", false, "pulls return when their image can be used, while layers with tables of contents (zstd:chunked, eStargz) still arrive")
 	f.TextVar(&level, "log-level", slog.LevelInfo, "`level`: debug, info, warn or error")
 	showVersion := f.Bool("version", false, "print the version and exit")
 	switch err := f.Parse(args); {

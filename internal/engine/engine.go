@@ -39,6 +39,7 @@ type Config struct {
 	Insecure, Mirrors []string // registries without TLS; URLs asked before Docker Hub
 	CertDirs          []string // folders of HOST:PORT/{*.crt,*.cert,*.key}
 	Proxy             func(*http.Request) (*url.URL, error)
+	Lazy              bool // every pull returns when its image can be used
 	Embedded          *image.Embedded
 	ImageStoreSize    depot.Size // what images may take on disk; 0 is as much as they need
 	Log               *slog.Logger
@@ -102,7 +103,7 @@ func (e *Engine) assemble(c Config) error {
 	}
 	host.CgroupParent = c.CgroupParent
 	e.tidy = func() { tree.RemoveEmpty(c.CgroupParent) }
-	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded}
+	images := &image.Service{Store: st.Images, Registry: st.Registry, Events: bus, Storage: st.Driver, Embedded: c.Embedded, Log: c.Log, Lazy: c.Lazy}
 	nets, err := engnet.Open(engnet.Config{Records: st.Records("network"), Log: c.Log, Table: c.Table, Bridge: c.Bridge, Events: bus})
 	if err != nil {
 		return err

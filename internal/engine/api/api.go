@@ -134,10 +134,9 @@ type Progress func(jsonstream.Message)
 
 // Images are the operations on local images.
 type Images interface {
-	// Pull takes os/arch[/variant], "all" for every platform, or "" for this host's.
-	Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p Progress) error
+	Pull(ctx context.Context, ref string, o PullOptions, auth *registry.AuthConfig, p Progress) error
 	// PullAll pulls every tag that the registry has of a repository.
-	PullAll(ctx context.Context, repository, platform string, auth *registry.AuthConfig, p Progress) error
+	PullAll(ctx context.Context, repository string, o PullOptions, auth *registry.AuthConfig, p Progress) error
 	// Distribution says what a reference is in its registry; nothing is pulled.
 	Distribution(ctx context.Context, ref string, auth *registry.AuthConfig) (registry.DistributionInspect, error)
 	// Manifest fetches a manifest or index from its registry; PushManifests puts an index of manifests of that registry there.
@@ -157,6 +156,16 @@ type Images interface {
 	Prune(ctx context.Context, f Filters) (image.PruneReport, error)
 	Login(ctx context.Context, auth *registry.AuthConfig) (registry.AuthResponse, error)
 }
+
+// PullOptions say how to pull. Platform is os/arch[/variant], "all" for every platform, or "" for this host's. With Lazy a pull returns when
+// its image can be used, while layers with tables of contents still arrive.
+type PullOptions struct {
+	Platform string
+	Lazy     bool
+}
+
+// ActionArrive is the event that the rest of an image which was pulled lazily is here, or, with the attribute error, that it has not come.
+const ActionArrive events.Action = "arrive"
 
 // Manifest is a manifest or index of a registry. The descriptor of an image's has its platform.
 type Manifest struct {

@@ -212,6 +212,9 @@ func (d *Depot) Close() error {
 	if d.DB == nil {
 		return nil
 	}
+	if d.Images != nil {
+		image.Close(d.Images)
+	}
 	if d.layers != nil {
 		d.layers.Close()
 	}

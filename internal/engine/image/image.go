@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,8 @@ type Service struct {
 	Registry *reg.Client
 	Events   *event.Bus
 	Storage  string
+	Log      *slog.Logger
+	Lazy     bool // every pull is a lazy one
 	// Users names the containers that use an image.
 	Users func(imageID string) []string
 	// Embedded may be nil.
@@ -51,7 +54,7 @@ type Service struct {
 
 // Local finds an image of this host; the embedded one is made when it is asked for. It implements container.Images.
 func (s *Service) Local(ctx context.Context, ref, platform string) (container.Image, error) {
-	img, err := s.platform(ctx, ref, platform)
+	img, err := usable(ctx, s, ref, platform)
 	if err != nil {
 		return container.Image{}, err
 	}
@@ -61,6 +64,14 @@ func (s *Service) Local(ctx context.Context, ref, platform string) (container.Im
 
 // Stands implements container.Images.
 func (s *Service) Stands(id string) error { return s.Store.Stands(digest.Digest(id)) }
+
+// usable is platform, for images, too, that are still arriving.
+func usable(ctx context.Context, s *Service, ref, platform string) (store.Image, error) {
+	if img, err := store.Find(s.Store, ref, platform); err == nil {
+		return img, nil
+	}
+	return s.platform(ctx, ref, platform)
+}
 
 // platform is resolve for one platform of an image, "" for the one that its name means.
 func (s *Service) platform(ctx context.Context, ref, platform string) (store.Image, error) {
@@ -91,7 +102,7 @@ func (s *Service) resolve(ctx context.Context, ref string) (store.Image, error) 
 }
 
 // Pull implements api.Images.
-func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+func (s *Service) Pull(ctx context.Context, ref string, o api.PullOptions, auth *registry.AuthConfig, p api.Progress) error {
 	if p == nil {
 		p = func(jsonstream.Message) {}
 	}
@@ -103,12 +114,34 @@ func (s *Service) Pull(ctx context.Context, ref, platform string, auth *registry
 		return nil
 	}
 	defer s.Registry.Rest()
-	img, err := s.Store.Pull(ctx, ref, store.PullOptions{Platform: platform, Auth: credentials(auth, ref), Progress: forward(p)})
+	so := store.PullOptions{Platform: o.Platform, Auth: credentials(auth, ref), Progress: forward(p)}
+	if o.Lazy || s.Lazy && o.Platform != store.AllPlatforms {
+		so.Lazy = &store.Lazy{
+			Arrived: func(img store.Image, err error) { s.arrived(ref, img, err) },
+			Trouble: func(err error) {
+				s.Log.Error("a container was given an input/output error", "err", err)
+			},
+		}
+	}
+	img, err := s.Store.Pull(ctx, ref, so)
 	if err != nil {
 		return err
 	}
 	s.event(events.ActionPull, ref, img.Config.Config.Labels, ref)
 	return nil
+}
+
+// arrived tells the end of a lazy pull.
+func (s *Service) arrived(ref string, img store.Image, err error) {
+	attr := map[string]string{"name": ref}
+	if err != nil {
+		attr["error"] = err.Error()
+		s.Log.Error("image has not arrived", "image", ref, "err", err)
+	} else {
+		s.Log.Info("image has arrived", "image", ref, "id", img.ID)
+	}
+	s.Events.Publish(events.ImageEventType, api.ActionArrive, img.ID.String(), attr)
+	s.Registry.Rest()
 }
 
 // credentials are what the client gave for the registry of name, none when it says that they belong to another.
@@ -135,7 +168,7 @@ func (s *Service) event(a events.Action, id string, labels map[string]string, na
 
 // Inspect implements api.Images.
 func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.InspectResponse, error) {
-	img, err := s.platform(ctx, ref, platform)
+	img, err := usable(ctx, s, ref, platform)
 	if err != nil {
 		return dimage.InspectResponse{}, err
 	}
@@ -146,7 +179,9 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.Ins
 		GraphDriver: &storage.DriverData{Name: s.Storage, Data: map[string]string{}},
 		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Added}, Descriptor: &img.Manifest,
 	}
-	if img.Parts, err = store.Parts(s.Store, ref); err != nil {
+	if img.Arriving > 0 {
+		out.GraphDriver.Data["Arriving"] = fmt.Sprintf("%d of %d layers", img.Arriving, len(img.DiffIDs))
+	} else if img.Parts, err = store.Parts(s.Store, ref); err != nil {
 		return out, err
 	}
 	out.Manifests = s.manifests(img)

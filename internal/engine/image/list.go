@@ -30,6 +30,10 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 	if err != nil {
 		return nil, err
 	}
+	coming := store.Arriving(s.Store)
+	all = append(coming, slices.DeleteFunc(all, func(i store.Image) bool {
+		return slices.ContainsFunc(coming, func(c store.Image) bool { return c.ID == i.ID }) // it arrived just now
+	})...)
 	share := shared(all)
 	out := []dimage.Summary{}
 	for _, img := range all {

@@ -34,7 +34,9 @@ func (s *Service) Push(ctx context.Context, name string, o api.PushOptions, auth
 		return errdef.New(errdef.NotFound, "An image does not exist locally with the tag: %s", r.FamiliarName())
 	}
 	for _, t := range tags {
-		if _, err := s.Store.Resolve(t); err != nil {
+		if _, err := s.Store.Resolve(t); errdef.Is(err, errdef.Conflict) { // it is still arriving
+			return err
+		} else if err != nil {
 			return errdef.New(errdef.NotFound, "An image does not exist locally with the tag: %s", r.FamiliarName())
 		}
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // PullAll implements api.Images.
-func (s *Service) PullAll(ctx context.Context, repository, platform string, auth *registry.AuthConfig, p api.Progress) error {
+func (s *Service) PullAll(ctx context.Context, repository string, o api.PullOptions, auth *registry.AuthConfig, p api.Progress) error {
 	tags, err := store.RemoteTags(ctx, s.Registry, repository, credentials(auth, repository))
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (s *Service) PullAll(ctx context.Context, repository, platform string, auth
 		return errdef.New(errdef.NotFound, "repository %s has no tags", repository)
 	}
 	for _, t := range tags {
-		if err := s.Pull(ctx, t, platform, auth, p); err != nil {
+		if err := s.Pull(ctx, t, o, auth, p); err != nil {
 			return err
 		}
 		if p != nil {

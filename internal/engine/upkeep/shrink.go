@@ -46,7 +46,7 @@ func (s *Service) Watch(ctx context.Context) {
 		s.shrink()
 		for m := range all { // ends with ctx, or when events come faster than images go
 			switch m.Action {
-			case events.ActionPull, events.ActionLoad, events.ActionImport, events.ActionCommit:
+			case events.ActionPull, events.ActionLoad, events.ActionImport, events.ActionCommit, api.ActionArrive:
 				s.touch(m.Actor.ID)
 				s.shrink()
 			case events.ActionCreate, events.ActionDestroy:

@@ -50,6 +50,7 @@ type pullOptions struct {
 	platform string
 	quiet    bool
 	allTags  bool
+	lazy     bool
 	to       *os.File
 }
 
@@ -69,6 +70,9 @@ func (a *app) pull(ctx context.Context, ref string, o pullOptions) error {
 	}
 	if o.platform != "" {
 		q.Set("platform", o.platform)
+	}
+	if o.lazy {
+		q.Set("lazy", "1")
 	}
 	head := http.Header{}
 	if err := a.authHeader(ctx, head, registryOf(name)); err != nil {
@@ -103,6 +107,9 @@ func cmdPull(a *app) *cobra.Command {
 			if all && o.platform != "" {
 				return usage(c, exitError, errors.New("--all-platforms and --platform exclude each other"))
 			}
+			if all && o.lazy {
+				return usage(c, exitError, errors.New("--all-platforms and --lazy exclude each other"))
+			}
 			if all {
 				o.platform = "all"
 			}
@@ -117,6 +124,7 @@ func cmdPull(a *app) *cobra.Command {
 		})
 	c.Flags().BoolVarP(&o.allTags, "all-tags", "a", false, "Download every tag of the name")
 	c.Flags().BoolVar(&all, "all-platforms", false, "Download the images of all platforms; push and save can then pick any, and push the whole index")
+	c.Flags().BoolVar(&o.lazy, "lazy", false, "Be done when containers can use the image, while layers in zstd:chunked or eStargz still arrive")
 	c.Flags().StringVar(&o.platform, "platform", "", "Platform to pull (os/arch[/variant])")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Do not show progress")
 	return c

@@ -27,6 +27,7 @@ type runOptions struct {
 	platform string
 	pull     string
 	quiet    bool
+	lazy     bool
 	detach   bool
 	sigProxy bool
 	keys     string
@@ -40,6 +41,7 @@ func (o *runOptions) add(c *cobra.Command) {
 	f.StringVar(&o.platform, "platform", "", "Platform of the image (os/arch[/variant])")
 	f.StringVar(&o.pull, "pull", "missing", "Pull the image before (always, missing, never)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "Do not show the progress of a pull")
+	f.BoolVar(&o.lazy, "lazy", false, "When the image is pulled: begin while layers in zstd:chunked or eStargz still arrive")
 	f.Bool("disable-content-trust", true, "Has no effect")
 	f.MarkHidden("disable-content-trust")
 }
@@ -155,7 +157,7 @@ func (a *app) createOrPull(ctx context.Context, api *client.Client, o *runOption
 	if o.platform != "" {
 		q.Set("platform", o.platform)
 	}
-	p := pullOptions{platform: o.platform, quiet: o.quiet, to: a.Stderr}
+	p := pullOptions{platform: o.platform, quiet: o.quiet, lazy: o.lazy, to: a.Stderr}
 	if o.pull == "always" {
 		if err := a.pull(ctx, req.Image, p); err != nil {
 			return nil, err

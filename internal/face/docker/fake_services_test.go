@@ -97,9 +97,11 @@ type fakeImages struct{ f *fake }
 // familiar undoes what the CLI does to names.
 func familiar(ref string) string { return strings.TrimPrefix(ref, "docker.io/library/") }
 
-func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+func (s fakeImages) Pull(ctx context.Context, ref string, o api.PullOptions, auth *registry.AuthConfig, p api.Progress) error {
 	ref = familiar(ref)
-	s.f.called("pull %s", ref)
+	if s.f.called("pull %s", ref); o.Lazy {
+		s.f.called("lazily")
+	}
 	s.f.mu.Lock()
 	s.f.lastAuth = auth
 	s.f.mu.Unlock()
@@ -118,10 +120,10 @@ func (s fakeImages) Pull(ctx context.Context, ref, platform string, auth *regist
 	return nil
 }
 
-func (s fakeImages) PullAll(ctx context.Context, ref, platform string, auth *registry.AuthConfig, p api.Progress) error {
+func (s fakeImages) PullAll(ctx context.Context, ref string, o api.PullOptions, auth *registry.AuthConfig, p api.Progress) error {
 	s.f.called("pull all %s", familiar(ref))
 	for _, t := range []string{":1", ":2"} {
-		if err := s.Pull(ctx, ref+t, platform, auth, p); err != nil {
+		if err := s.Pull(ctx, ref+t, o, auth, p); err != nil {
 			return err
 		}
 	}

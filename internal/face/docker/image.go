@@ -10,6 +10,7 @@ import (
 	"github.com/moby/moby/api/types/registry"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/engine/api"
 )
 
 // imageList answers with shared sizes and the manifests of each image where that is asked for.
@@ -47,10 +48,11 @@ func imageCreate(c *call) error {
 		return err
 	}
 	p := &progress{c: c}
+	o := api.PullOptions{Platform: c.arg("platform"), Lazy: c.flag("lazy")}
 	if all {
-		return p.end(c.engine.Images.PullAll(c.ctx, ref, c.arg("platform"), auth, p.send))
+		return p.end(c.engine.Images.PullAll(c.ctx, ref, o, auth, p.send))
 	}
-	return p.end(c.engine.Images.Pull(c.ctx, ref, c.arg("platform"), auth, p.send))
+	return p.end(c.engine.Images.Pull(c.ctx, ref, o, auth, p.send))
 }
 
 // pullRef joins fromImage and tag; all says that there is none, which means every tag.

@@ -79,7 +79,7 @@ func containerOps() []op {
 func imageOps() []op {
 	return []op{
 		{method: "GET", path: "/images/json", do: imageList, state: partly, note: "no identity"},
-		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works, note: "`platform=all` is ours: every image of an index"},
+		{method: "POST", path: "/images/create", do: imageCreate, stream: true, state: works, note: "`platform=all` is ours: every image of an index; so is `lazy=1`: be done when containers can use the image ([lazy pulls](formats/lazy.md))"},
 		{method: "POST", path: "/images/prune", do: imagePrune, state: works},
 		{method: "GET", path: "/images/search", do: imageSearch, state: works, note: "Docker Hub's, and of registries that have /v1/search"},
 		{method: "GET", path: "/images/get", do: imageSave, stream: true, state: works, note: "an index when several platforms of an image are here; what the archive holds is uncompressed"},

@@ -106,7 +106,7 @@ func (u metadata) containerRecord(bucket, key string, raw []byte) {
 		return err == nil && !found
 	}
 	images, _, _ := image.Buckets()
-	if found, err := u.DB.Get(images, rec.Image, new(json.RawMessage)); err == nil && !found && rec.Image != "" && !gone() {
+	if found, err := u.DB.Get(images, rec.Image, new(json.RawMessage)); err == nil && !found && rec.Image != "" && !gone() && u.Images.Stands(digest.Digest(rec.Image)) != nil {
 		u.found(Finding{Kind: Container, Object: rec.Name, Problem: fmt.Sprintf("its image %s is not here", rec.Image)}, "it runs as long as its layers are here: pull the image again", nil)
 	}
 	if _, err := u.Snapshots.Chain(key); err != nil && !gone() {
@@ -120,6 +120,12 @@ func (u *run) needs() error {
 	if err != nil {
 		return err
 	}
+	later := map[digest.Digest]bool{}
+	for _, img := range image.Arriving(u.Images) {
+		for _, d := range img.DiffIDs {
+			later[d] = !u.Layers.Has(d)
+		}
+	}
 	for _, id := range ids {
 		u.sum.Snapshots++
 		chain, err := u.Snapshots.Chain(id)
@@ -127,6 +133,9 @@ func (u *run) needs() error {
 			continue // told with the container, or as a stray
 		}
 		for _, d := range chain {
+			if later[d] {
+				continue
+			}
 			if u.needed[d] == nil {
 				u.needed[d] = map[string]bool{}
 			}

@@ -110,6 +110,9 @@ func (b *Batch) Config(id digest.Digest) ([]byte, error) {
 // Pick finds what a user wants to move elsewhere: an image, and the names it is to have there. A name without tag and digest picks
 // every tag of that repository, an ID picks the image without names.
 func (b *Batch) Pick(name string) (images []Image, tags [][]string, err error) {
+	if err := b.s.arrivals.whole(name); err != nil {
+		return nil, nil, err
+	}
 	c, err := b.s.readable()
 	if err != nil {
 		return nil, nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/spec/ref"
 	"github.com/dhow-containers/dhow/internal/store/content"
 	"github.com/dhow-containers/dhow/internal/store/layer"
+	"github.com/dhow-containers/dhow/internal/store/lazy"
 	"github.com/dhow-containers/dhow/internal/store/meta"
 	"github.com/dhow-containers/dhow/internal/store/registry"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -52,6 +53,8 @@ type Store struct {
 	mu      sync.Mutex            // held while what is live is decided or changed
 	pins    map[digest.Digest]int // blobs and diff IDs that running pulls need
 	flights map[digest.Digest]chan struct{}
+
+	arrivals arrivals
 }
 
 // Open returns a Store. It removes nothing; gc.Sweep does.
@@ -72,6 +75,7 @@ func Open(c Config) (*Store, error) {
 		c.MaxLayerSize = 256 << 30
 	}
 	s := &Store{c: c, pins: map[digest.Digest]int{}, flights: map[digest.Digest]chan struct{}{}}
+	s.arrivals.pool = lazy.NewPool()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s, s.writeIndex(true)
@@ -118,6 +122,7 @@ type Image struct {
 	Added       time.Time
 	Platform    ocispec.Platform
 	Parts       []Image // in a list: its other platforms
+	Arriving    int     // layers that are not here yet, see Find; of others the sizes are those of their files
 }
 
 // load reads the image of a record. names are looked up by the caller.

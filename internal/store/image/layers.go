@@ -38,6 +38,8 @@ type pull struct {
 	repo *registry.Repo
 	f    *found
 	p    *reporter
+	// later are layers that can be used before they are here.
+	later map[digest.Digest]bool
 }
 
 // layers makes every layer present. The first failure ends the others.
@@ -50,6 +52,9 @@ func (u *pull) layers(ctx context.Context) error {
 	for i, want := range f.image.RootFS.DiffIDs {
 		switch d := f.man.Layers[i]; {
 		case started[want]: // the same layer twice in one image
+		case u.later[want]:
+			p.say(shortLayer(d), "Can be used, arrives later")
+			started[want] = true
 		case s.c.Layers.Has(want):
 			p.say(shortLayer(d), "Already exists")
 			started[want] = true

@@ -137,6 +137,9 @@ func ResolvePlatform(s *Store, name, platform string) (Image, error) {
 	if platform == "" {
 		return s.Resolve(name)
 	}
+	if err := s.arrivals.whole(name); err != nil {
+		return Image{}, err
+	}
 	want, err := manifest.ParsePlatform(platform, s.c.Host)
 	if err != nil {
 		return Image{}, err
@@ -159,6 +162,9 @@ func ResolvePlatform(s *Store, name, platform string) (Image, error) {
 // RemovePlatforms removes the images of some platforms from one for several. Its names stay with the others, and go with the last of them.
 // What a container uses is a Conflict; force only helps against names in several repositories.
 func RemovePlatforms(s *Store, name string, platforms []ocispec.Platform, force bool, inUse InUse) (untagged, deleted []string, err error) {
+	if err := s.arrivals.whole(name); err != nil {
+		return nil, nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := s.catalog()
@@ -256,7 +262,7 @@ func pullPlatforms(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref
 		return Image{}, fmt.Errorf("manifest for %s: %w", r.Familiar(), err)
 	}
 	if doc.Index == nil {
-		return s.pullFrom(ctx, repo, r, s.c.Host, false, p)
+		return s.pullFrom(ctx, repo, r, s.c.Host, PullOptions{}, p)
 	}
 	var all []ocispec.Descriptor
 	for _, d := range doc.Index.Manifests {

@@ -21,6 +21,7 @@ type PullOptions struct {
 	Platform string
 	Auth     *registry.Auth
 	Progress func(Event)
+	Lazy     *Lazy // nil: return when all of it is here
 }
 
 // found is what a reference led to.
@@ -45,6 +46,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 		return Image{}, errdef.New(errdef.NotImplemented, "pull %s: this store has no registry client", r.Familiar())
 	}
 	all := o.Platform == AllPlatforms
+	if all && o.Lazy != nil {
+		return Image{}, errdef.New(errdef.InvalidArgument, "pull %s: lazily for all platforms: choose one of the two", r.Familiar())
+	}
 	want := s.c.Host
 	if !all {
 		if want, err = manifest.ParsePlatform(o.Platform, s.c.Host); err != nil {
@@ -53,7 +57,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 	}
 	p := &reporter{fn: o.Progress}
 	for _, repo := range s.c.Registry.Sources(r, o.Auth) {
-		pull := func() (Image, error) { return s.pullFrom(ctx, repo, r, want, o.Platform != "", p) }
+		pull := func() (Image, error) { return s.pullFrom(ctx, repo, r, want, o, p) }
 		if all {
 			pull = func() (Image, error) { return pullPlatforms(ctx, s, repo, r, p) }
 		}
@@ -67,37 +71,60 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 }
 
 // pullFrom pulls from one source.
-func (s *Store) pullFrom(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, asked bool, p *reporter) (Image, error) {
-	f, err := find(ctx, repo, r, want, asked)
+func (s *Store) pullFrom(ctx context.Context, repo *registry.Repo, r ref.Ref, want ocispec.Platform, o PullOptions, p *reporter) (Image, error) {
+	f, err := find(ctx, repo, r, want, o.Platform != "")
 	if err != nil {
 		return Image{}, err
+	}
+	if o.Lazy != nil {
+		return arrive(ctx, s, repo, r, f, p, o.Lazy)
 	}
 	return take(ctx, s, repo, r, f, p)
 }
 
 // take makes what was found an image of this host.
 func take(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *found, p *reporter) (Image, error) {
-	at := r.Tag
-	if r.Digest != "" {
-		at = r.Digest.String()
+	p.say(at(r), "Pulling from "+r.Path)
+	s.pin(f.pins()...)
+	img, err := bring(ctx, s, repo, r, f, p)
+	s.unpin(f.pins()...)
+	if err != nil {
+		return Image{}, f.broke(s, err)
 	}
-	p.say(at, "Pulling from "+r.Path)
+	return img, nil
+}
 
-	docs, blobs := []digest.Digest{f.man.Config.Digest}, []digest.Digest{}
+// at is what a pull's first line begins with.
+func at(r ref.Ref) string {
+	if r.Digest != "" {
+		return r.Digest.String()
+	}
+	return r.Tag
+}
+
+// documents are the digests of the manifests and the config.
+func (f *found) documents() []digest.Digest {
+	docs := []digest.Digest{f.man.Config.Digest}
 	for _, d := range f.chain {
 		docs = append(docs, d.Digest)
 	}
+	return docs
+}
+
+// pins are what must not be collected while it comes.
+func (f *found) pins() []digest.Digest { return append(f.documents(), f.image.RootFS.DiffIDs...) }
+
+// broke cleans up after a failed pull.
+func (f *found) broke(s *Store, cause error) error {
+	return broke(s, f.man.Config.Digest, f.documents(), f.blobs(), cause)
+}
+
+// blobs are the digests of the layers as they are sent.
+func (f *found) blobs() (out []digest.Digest) {
 	for _, d := range f.man.Layers {
-		blobs = append(blobs, d.Digest)
+		out = append(out, d.Digest)
 	}
-	pins := append(docs, f.image.RootFS.DiffIDs...)
-	s.pin(pins...)
-	img, err := bring(ctx, s, repo, r, f, p)
-	s.unpin(pins...)
-	if err != nil {
-		return Image{}, broke(s, f.man.Config.Digest, docs, blobs, err)
-	}
-	return img, nil
+	return out
 }
 
 // bring stores everything of what was found.
@@ -105,14 +132,14 @@ func bring(ctx context.Context, s *Store, repo *registry.Repo, r ref.Ref, f *fou
 	if err := begin(s, f.man.Config.Digest, f.image.RootFS.DiffIDs); err != nil {
 		return Image{}, err
 	}
-	if err := (&pull{s, repo, f, p}).layers(ctx); err != nil {
+	if err := (&pull{s: s, repo: repo, f: f, p: p}).layers(ctx); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", r.Familiar(), err)
 	}
 	return s.finish(ctx, r, f, p)
 }
 
-// finish stores the documents, then the records.
-func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
+// store stores the documents and returns the record.
+func (f *found) store(ctx context.Context, s *Store) (record, error) {
 	rec := record{Manifest: f.chain[len(f.chain)-1], Layers: f.image.RootFS.DiffIDs, Beside: f.beside, Platform: f.image.Platform, Added: time.Now().UTC()}
 	if f.image.Created != nil {
 		rec.Created = *f.image.Created
@@ -123,13 +150,19 @@ func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (I
 	}
 	for i, d := range f.chain {
 		if err := put(d.Digest, f.docs[i]); err != nil {
-			return Image{}, err
+			return rec, err
 		}
 	}
-	imageID := f.man.Config.Digest
-	if err := put(imageID, f.config); err != nil {
+	return rec, put(f.man.Config.Digest, f.config)
+}
+
+// finish stores the documents, then the records.
+func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (Image, error) {
+	rec, err := f.store(ctx, s)
+	if err != nil {
 		return Image{}, err
 	}
+	imageID := f.man.Config.Digest
 	tag := ""
 	if r.Digest == "" {
 		tag = r.WithTag(r.Tag).String()
@@ -144,7 +177,7 @@ func (s *Store) finish(ctx context.Context, r ref.Ref, f *found, p *reporter) (I
 	} else {
 		p.say("", "Status: Downloaded newer image for "+r.Familiar())
 	}
-	return s.Resolve(imageID.String())
+	return resolve(s, imageID.String())
 }
 
 // find follows a reference through indexes to one manifest and its config. asked tells that the user named a platform.

@@ -39,8 +39,11 @@ type change struct {
 
 // Remove takes a name from an image, and with the last name, or by ID, the image and the layers nobody else needs. It returns
 // what was untagged (names) and deleted (image and layer digests). An image that containers use is a Conflict; with force its
-// names go and the image stays, nameless, until they do.
+// names go and the image stays, nameless, until they do. An image that is still arriving is no more on its way.
 func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted []string, err error) {
+	if untagged, ok, err := s.arrivals.stop(s, name, inUse); ok {
+		return untagged, nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, err := s.catalog()
@@ -278,7 +281,7 @@ func (s *Store) Stands(id digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := c.images[id]; !ok {
+	if _, ok := c.images[id]; !ok && !s.arrivals.stands(id) {
 		return errdef.New(errdef.NotFound, "No such image: %s", id)
 	}
 	return nil

@@ -190,8 +190,15 @@ func printable(s string) string {
 	}, s)
 }
 
-// Resolve finds an image by name[:tag], name@digest, ID or short ID. errdef.NotFound: "No such image: X".
+// Resolve finds an image by name[:tag], name@digest, ID or short ID. errdef.NotFound: "No such image: X"; Conflict: it is still arriving, see Find.
 func (s *Store) Resolve(name string) (Image, error) {
+	if err := s.arrivals.whole(name); err != nil {
+		return Image{}, err
+	}
+	return resolve(s, name)
+}
+
+func resolve(s *Store, name string) (Image, error) {
 	c, err := s.readable()
 	if err != nil {
 		return Image{}, err
@@ -267,6 +274,9 @@ func (s *Store) Tag(name, target string) error {
 	}
 	if t.Digest != "" {
 		return errdef.New(errdef.InvalidArgument, "refusing to create a tag with a digest reference: %s", t.Familiar())
+	}
+	if err := s.arrivals.whole(name); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

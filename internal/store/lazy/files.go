@@ -39,7 +39,7 @@ func serve(sizes []int64, read func(n int, p []byte, off int64) error, ended fun
 		return nil, err
 	}
 	f := &files{RawFileSystem: fuse.NewDefaultRawFileSystem(), sizes: sizes, read: read}
-	s, err := fuse.NewServer(f, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{MaxWrite: maxRead, DisableXAttrs: true, Logger: log.New(io.Discard, "", 0)})
+	s, err := fuse.NewServer(f, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{MaxWrite: maxRead, DisableXAttrs: true, DisableSplice: true, Logger: log.New(io.Discard, "", 0)})
 	if err != nil { // the descriptor is closed
 		root.Close()
 		return nil, fmt.Errorf("serve layers: %w", err)

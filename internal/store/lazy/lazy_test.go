@@ -371,7 +371,7 @@ func TestServe(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: mounts")
 	}
-	serveOnce(t) // the FUSE library keeps two pipes
+	serveOnce(t) // the FUSE library tries whether pipes can be resized, and keeps them
 	before := descriptors(t)
 	serveOnce(t)
 	for start := time.Now(); len(descriptors(t)) > len(before); time.Sleep(10 * time.Millisecond) {
