@@ -115,6 +115,7 @@ func (e *Engine) assemble(c Config) error {
 		Snapshots: st.Snapshots, Network: nets, Volumes: volumes, Cgroups: tree, Host: host, LoadProfile: machine.LoadProfile(), Log: c.Log, Explain: why.Explain,
 	})
 	images.Users, nets.Find = e.containers.Users, e.containers.Record
+	images.Running = func(id string) []string { return container.Running(e.containers, id) }
 	why.Containers = container.NewInsight(e.containers)
 	version := "1"
 	if tree.V2() {

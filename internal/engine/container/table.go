@@ -173,6 +173,16 @@ func (s *Service) Record(ref string) (*api.Container, error) {
 	return u.rec.Load(), nil
 }
 
+// Running names the containers that run and were made from an image.
+func Running(s *Service, imageID string) (out []string) {
+	for _, rec := range s.table.records() {
+		if rec.ImageID == imageID && rec.State.Running {
+			out = append(out, rec.ID)
+		}
+	}
+	return out
+}
+
 // Users names the containers that were or are being made from an image.
 func (s *Service) Users(imageID string) []string {
 	var out []string

@@ -22,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/engine/api"
 	"github.com/dhow-containers/dhow/internal/engine/container"
 	"github.com/dhow-containers/dhow/internal/engine/event"
@@ -48,6 +49,8 @@ type Service struct {
 	Lazy     bool // every pull is a lazy one
 	// Users names the containers that use an image.
 	Users func(imageID string) []string
+	// Running names those of them that run.
+	Running func(imageID string) []string
 	// Embedded may be nil.
 	Embedded *Embedded
 }
@@ -113,6 +116,9 @@ func (s *Service) Pull(ctx context.Context, ref string, o api.PullOptions, auth 
 		p(jsonstream.Message{Status: "Status: Image " + e.Name + " comes with this engine"})
 		return nil
 	}
+	if err := notReserved(ref); err != nil {
+		return err
+	}
 	defer s.Registry.Rest()
 	so := store.PullOptions{Platform: o.Platform, Auth: credentials(auth, ref), Progress: forward(p)}
 	if o.Lazy || s.Lazy && o.Platform != store.AllPlatforms {
@@ -142,6 +148,14 @@ func (s *Service) arrived(ref string, img store.Image, err error) {
 	}
 	s.Events.Publish(events.ImageEventType, api.ActionArrive, img.ID.String(), attr)
 	s.Registry.Rest()
+}
+
+// notReserved refuses the name that stands for no image in a Dockerfile.
+func notReserved(name string) error {
+	if r, err := ref.Parse(name); err == nil && r.Name() == "docker.io/library/scratch" {
+		return errdef.New(errdef.InvalidArgument, "'scratch' is a reserved name")
+	}
+	return nil
 }
 
 // credentials are what the client gave for the registry of name, none when it says that they belong to another.
@@ -235,40 +249,55 @@ func (s *Service) Tag(ctx context.Context, ref, target string) error {
 }
 
 // Remove implements api.Images. Parents are not kept as images of their own, so noPrune has nothing to keep.
-func (s *Service) Remove(ctx context.Context, ref string, platforms []ocispec.Platform, force, _ bool) ([]dimage.DeleteResponse, error) {
+func (s *Service) Remove(ctx context.Context, name string, platforms []ocispec.Platform, force, _ bool) ([]dimage.DeleteResponse, error) {
 	var labels map[string]string
-	id := ""
-	if img, err := s.Store.Resolve(ref); err == nil { // an image whose files are damaged may go as well
-		labels, id = img.Config.Config.Labels, img.ID.String()
+	gone := ""
+	if img, err := s.Store.Resolve(name); err == nil { // an image whose files are damaged may go as well
+		labels, gone = img.Config.Config.Labels, img.ID.String()
+		if err := forcible(s, img, name, force); err != nil {
+			return nil, err
+		}
 	}
-	remove := func() ([]string, []string, error) { return s.Store.Remove(ref, force, s.inUse) }
+	remove := func() ([]string, []string, error) { return s.Store.Remove(name, force, s.inUse) }
 	if len(platforms) > 0 {
 		remove = func() ([]string, []string, error) {
-			return store.RemovePlatforms(s.Store, ref, platforms, force, s.inUse)
+			return store.RemovePlatforms(s.Store, name, platforms, force, s.inUse)
 		}
 	}
 	untagged, deleted, err := remove()
-	if errdef.Is(err, errdef.NotFound) && id == "" {
-		return nil, errdef.New(errdef.NotFound, "No such image: %s", ref)
+	if errdef.Is(err, errdef.NotFound) && gone == "" {
+		return nil, errdef.New(errdef.NotFound, "No such image: %s", name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if id == "" {
-		id = append(deleted, ref)[0]
+	if gone == "" {
+		gone = append(deleted, name)[0]
 	}
 	out := []dimage.DeleteResponse{}
 	for _, t := range untagged {
 		out = append(out, dimage.DeleteResponse{Untagged: t})
-		s.event(events.ActionUnTag, id, labels, t)
+		s.event(events.ActionUnTag, gone, labels, t)
 	}
 	for _, d := range deleted {
 		out = append(out, dimage.DeleteResponse{Deleted: d})
 	}
-	if slices.Contains(deleted, id) {
-		s.event(events.ActionDelete, id, labels, id)
+	if slices.Contains(deleted, gone) {
+		s.event(events.ActionDelete, gone, labels, gone)
 	}
 	return out, nil
+}
+
+// forcible refuses to take all names from the image of a container that runs: who gives an ID wants the image gone, which it cannot be. A
+// single name of it may be taken by force.
+func forcible(s *Service, img store.Image, name string, force bool) error {
+	if r, err := ref.Parse(name); !force || err == nil && slices.Contains(slices.Concat(img.RepoTags, img.RepoDigests), r.Familiar()) {
+		return nil
+	}
+	if running := s.Running(img.ID.String()); len(running) > 0 {
+		return errdef.New(errdef.Conflict, "conflict: unable to delete %s (cannot be forced) - image is being used by running container %s", id.Short(img.ID.String()), id.Short(running[0]))
+	}
+	return nil
 }
 
 func (s *Service) inUse(id digest.Digest) []string { return s.Users(id.String()) }

@@ -22,6 +22,11 @@ func (s *Service) List(ctx context.Context, _ bool, f api.Filters) ([]dimage.Sum
 			return nil, errdef.New(errdef.InvalidArgument, "invalid filter '%s'", k)
 		}
 	}
+	for _, p := range f["reference"] {
+		if _, err := path.Match(p, ""); err != nil {
+			return nil, errdef.New(errdef.InvalidArgument, "invalid filter 'reference=%s': %w", p, err)
+		}
+	}
 	keep, err := s.bounds(ctx, f)
 	if err != nil {
 		return nil, err

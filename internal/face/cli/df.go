@@ -61,7 +61,7 @@ func printUsage(a *app, u *system.DiskUsage, fm string) error {
 	now, full := time.Now(), false
 	var images, containers, volumes []any
 	for i := range u.ImageUsage.Items {
-		for _, r := range imageRows(&u.ImageUsage.Items[i], now, full, false) {
+		for _, r := range imageRows(&u.ImageUsage.Items[i], now, full) {
 			images = append(images, r)
 		}
 	}

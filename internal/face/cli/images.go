@@ -14,6 +14,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/base/id"
 	"github.com/dhow-containers/dhow/internal/face/cli/format"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
 )
 
 func imageVerbs(a *app) []*cobra.Command {
@@ -36,8 +37,8 @@ func newImageHeader() imageRow {
 	return imageRow{"CONTAINERS", "CREATED AT", "CREATED", "DIGEST", "IMAGE ID", "REPOSITORY", "SHARED SIZE", "SIZE", "TAG", "UNIQUE SIZE"}
 }
 
-// imageRows are the lines of one image: one for each tag, and for each digest without a tag.
-func imageRows(s *image.Summary, now time.Time, full, digests bool) []imageRow {
+// imageRows are the lines of one image: one for each tag, and for each repository that it is of by a digest only.
+func imageRows(s *image.Summary, now time.Time, full bool) []imageRow {
 	created := time.Unix(s.Created, 0)
 	base := imageRow{Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A", CreatedAt: created.String(), CreatedSince: format.Ago(now, created),
 		ID: s.ID, Size: format.Size(s.Size), Repository: "<none>", Tag: "<none>", Digest: "<none>"}
@@ -72,7 +73,7 @@ func imageRows(s *image.Summary, now time.Time, full, digests bool) []imageRow {
 	}
 	repos := make([]string, 0, len(byRepo))
 	for repo := range byRepo {
-		if !used[repo] && (digests || len(rows) == 0) {
+		if !used[repo] {
 			repos = append(repos, repo)
 		}
 	}
@@ -132,7 +133,7 @@ func imagesCommand(a *app, name string) *cobra.Command {
 			}
 			var rows []any
 			for i := range list {
-				for _, r := range imageRows(&list[i], time.Now(), o.noTrunc, o.digests || strings.Contains(f, ".Digest")) {
+				for _, r := range imageRows(&list[i], time.Now(), o.noTrunc) {
 					rows = append(rows, r)
 				}
 			}
@@ -173,7 +174,11 @@ func cmdRmi(a *app, name string) *cobra.Command {
 			var failed []error
 			for _, n := range args {
 				var gone []image.DeleteResponse
-				if err := api.Delete(c.Context(), "/images/"+escapeRef(n), q, &gone); err != nil {
+				err := nameless(n)
+				if err == nil {
+					err = api.Delete(c.Context(), "/images/"+escapeRef(n), q, &gone)
+				}
+				if err != nil {
 					if !force || !isMissing(err) { // with -f, what is gone is as wanted
 						failed = append(failed, err)
 					}
@@ -199,6 +204,14 @@ func cmdRmi(a *app, name string) *cobra.Command {
 	return c
 }
 
+// nameless refuses the name of an image that is none.
+func nameless(n string) error {
+	if strings.TrimSpace(n) == "" {
+		return errors.New("image name cannot be empty")
+	}
+	return nil
+}
+
 // escapeRef makes a reference safe as the middle of a path; its slashes stay.
 func escapeRef(ref string) string {
 	parts := strings.Split(ref, "/")
@@ -216,7 +229,12 @@ func cmdTag(a *app) *cobra.Command {
 				return err
 			}
 			if strings.Contains(args[1], "@") {
-				return errors.New("the new name cannot have a digest")
+				return errors.New("refusing to create a tag with a digest reference")
+			}
+			for _, n := range args {
+				if _, err := ref.Parse(n); err != nil && (n == args[1] || n == "") { // the source may be an ID
+					return err
+				}
 			}
 			repo, tag := splitRef(args[1])
 			q := url.Values{"repo": {repo}}
@@ -242,6 +260,9 @@ func cmdHistory(a *app) *cobra.Command {
 			if err := platformQuery(q, platform); err != nil {
 				return err
 			}
+			if err := nameless(args[0]); err != nil {
+				return err
+			}
 			var list []image.HistoryResponseItem
 			if err := api.Get(c.Context(), "/images/"+escapeRef(args[0])+"/history", q, &list); err != nil {
 				return err
@@ -261,8 +282,11 @@ func cmdHistory(a *app) *cobra.Command {
 				}
 				rows[i] = r
 			}
-			t := format.Table{Header: historyRow{"COMMENT", "CREATED AT", "CREATED BY", "CREATED", "IMAGE", "SIZE"}, Quiet: "{{.ID}}",
-				Default: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"}
+			head := historyRow{"COMMENT", "CREATED AT", "CREATED BY", "CREATED", "IMAGE", "SIZE"}
+			if !human {
+				head.CreatedSince = head.CreatedAt
+			}
+			t := format.Table{Header: head, Quiet: "{{.ID}}", Default: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"}
 			return t.Print(a.Stdout, fm, quiet, rows)
 		})
 	c.Flags().StringVar(&platform, "platform", "", "Of the image of this platform (OS/ARCH)")

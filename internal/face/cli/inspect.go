@@ -105,6 +105,10 @@ func (a *app) inspect(ctx context.Context, refs, search []string, fm string, q u
 	var found []json.RawMessage
 	var failed []error
 	for _, ref := range refs {
+		if strings.TrimSpace(ref) == "" {
+			failed = append(failed, errors.New("name cannot be empty"))
+			continue
+		}
 		kind, raw, err := find(ctx, api, ref, search, q)
 		if err != nil {
 			failed = append(failed, err)

@@ -64,16 +64,18 @@ type pruneOptions struct {
 	filter              []string
 }
 
-// confirm asks on the terminal; anything but yes is an error.
+// confirm asks whoever is at standard input, a script too; anything but yes is an error.
 func confirm(a *app, question string) error {
-	if !tty.IsTerminal(int(a.Stdin.Fd())) {
-		return errors.New("standard input is not a terminal, so nobody can be asked; use --force")
-	}
 	fmt.Fprint(a.Stdout, question)
-	line, _ := bufio.NewReader(a.Stdin).ReadString('\n')
+	line, err := bufio.NewReader(a.Stdin).ReadString('\n')
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
 		return nil
+	case "":
+		if err != nil && !tty.IsTerminal(int(a.Stdin.Fd())) {
+			fmt.Fprintln(a.Stdout)
+			return exit(exitError, errors.New("nothing was removed: nobody answers on standard input; use --force"))
+		}
 	}
 	return exit(exitError, errors.New("nothing was removed"))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/face/cli/format"
 	"github.com/dhow-containers/dhow/internal/linux/tty"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
 )
 
 // splitRef cuts a reference into the name and its digest or tag.
@@ -116,10 +117,21 @@ func cmdPull(a *app) *cobra.Command {
 			if o.platform == "" {
 				o.platform = a.getenv("DOCKER_DEFAULT_PLATFORM")
 			}
+			last, err := ref.Parse(args[0])
+			if err != nil {
+				return err
+			}
+			if _, tag := splitRef(args[0]); tag == "" && !o.allTags && !o.quiet {
+				a.out("Using default tag: " + last.Tag)
+			}
 			if err := a.pull(c.Context(), args[0], o); err != nil {
 				return err
 			}
-			a.out(format.Safe(canonical(args[0])))
+			if o.allTags {
+				a.out(last.Name())
+			} else {
+				a.out(last.String())
+			}
 			return nil
 		})
 	c.Flags().BoolVarP(&o.allTags, "all-tags", "a", false, "Download every tag of the name")
@@ -128,17 +140,4 @@ func cmdPull(a *app) *cobra.Command {
 	c.Flags().StringVar(&o.platform, "platform", "", "Platform to pull (os/arch[/variant])")
 	c.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "Do not show progress")
 	return c
-}
-
-// canonical is the full name that docker pull prints last.
-func canonical(ref string) string {
-	ref = tagged(ref)
-	if registryOf(ref) != "docker.io" {
-		return ref
-	}
-	ref = strings.TrimPrefix(ref, "docker.io/")
-	if !strings.Contains(ref, "/") {
-		ref = "library/" + ref
-	}
-	return "docker.io/" + ref
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dhow-containers/dhow/internal/face/cli/format"
 	"github.com/dhow-containers/dhow/internal/linux/tty"
+	"github.com/dhow-containers/dhow/internal/spec/ref"
 )
 
 type pushOptions struct {
@@ -31,6 +32,13 @@ func cmdPush(a *app) *cobra.Command {
 			if strings.Contains(args[0], "@") {
 				return errors.New("cannot push a digest reference")
 			}
+			r, err := ref.Parse(args[0])
+			if err != nil {
+				return err
+			}
+			if tag == "" && !o.allTags && !o.quiet {
+				a.out("Using default tag: " + r.Tag)
+			}
 			if o.platform == "" {
 				o.platform = a.getenv("DOCKER_DEFAULT_PLATFORM")
 			}
@@ -38,7 +46,7 @@ func cmdPush(a *app) *cobra.Command {
 				return err
 			}
 			if o.quiet {
-				a.out(format.Safe(canonical(args[0])))
+				a.out(r.String())
 			}
 			return nil
 		})

@@ -7,6 +7,7 @@ package ref
 
 import (
 	_ "crypto/sha256" // go-digest can only use hashes that somebody links
+	"errors"
 	"strings"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
@@ -35,6 +36,9 @@ func Parse(s string) (Ref, error) {
 	}
 	n, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
+		if errors.Is(err, reference.ErrReferenceInvalidFormat) && err.Error() == reference.ErrReferenceInvalidFormat.Error() {
+			return Ref{}, errdef.New(errdef.InvalidArgument, "invalid reference format: %q", s)
+		}
 		return Ref{}, errdef.New(errdef.InvalidArgument, "invalid reference format: %q: %v", s, bare(err))
 	}
 	r := Ref{Domain: reference.Domain(n), Path: reference.Path(n)}

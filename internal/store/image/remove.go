@@ -39,7 +39,7 @@ type change struct {
 
 // Remove takes a name from an image, and with the last name, or by ID, the image and the layers nobody else needs. It returns
 // what was untagged (names) and deleted (image and layer digests). An image that containers use is a Conflict; with force its
-// names go and the image stays, nameless, until they do. An image that is still arriving is no more on its way.
+// names go and the image stays, nameless, to be pruned when they are gone. An image that is still arriving is no more on its way.
 func (s *Store) Remove(name string, force bool, inUse InUse) (untagged, deleted []string, err error) {
 	if untagged, ok, err := s.arrivals.stop(s, name, inUse); ok {
 		return untagged, nil, err

@@ -182,9 +182,12 @@ func (c *Client) Open(ctx context.Context, method, path string, q url.Values, in
 }
 
 func (c *Client) request(ctx context.Context, method, path string, q url.Values, in any, header http.Header) (*http.Request, error) {
-	u := url.URL{Scheme: "http", Host: "dhow", Path: c.prefix + path, RawQuery: q.Encode()}
-	if strings.HasPrefix(path, "/dhow/") {
-		u.Path = path
+	if !strings.HasPrefix(path, "/dhow/") {
+		path = c.prefix + path
+	}
+	u := url.URL{Scheme: "http", Host: "dhow", Path: path, RawQuery: q.Encode()}
+	if plain, err := url.PathUnescape(path); err == nil { // callers escape names
+		u.Path, u.RawPath = plain, path
 	}
 	if c.network == "tcp" {
 		u.Host = c.addr
