@@ -102,12 +102,12 @@ func (c *Container) releaseParked() error {
 	ctlFile, statFile := filepath.Join(c.dir(), state.ParkCtl), filepath.Join(c.dir(), state.ParkStat)
 	stat, err := unix.Open(statFile, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("start container %s: open %s: %w", c.State.ID, statFile, err)
+		return notParked(c, statFile, err)
 	}
 	defer unix.Close(stat)
 	ctl, err := unix.Open(ctlFile, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("start container %s: open %s: %w", c.State.ID, ctlFile, err)
+		return notParked(c, ctlFile, err)
 	}
 	defer unix.Close(ctl)
 	if err := onlyStarter(c, ctl); err != nil { // until ctl is closed
@@ -136,6 +136,20 @@ func (c *Container) releaseParked() error {
 		return hookError(l.Why, l.Note, failed)
 	}
 	return errdef.New(kindOf(errno), "start container %s: %s: %s: %v [instruction %d of the program]", c.State.ID, l.Why, l.Call, errno, index)
+}
+
+// notParked tells what others did to a container since it was seen to wait for its start, by which a FIFO cannot be opened.
+func notParked(c *Container, fifo string, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		if _, gone := state.Load(c.root, c.State.ID); errdef.Is(gone, errdef.NotFound) {
+			return gone
+		}
+		return errdef.New(errdef.Conflict, "cannot start an already running container: %q", c.State.ID)
+	}
+	if errors.Is(err, unix.ENXIO) {
+		return errdef.New(errdef.Conflict, "cannot start a container that has stopped: %q", c.State.ID)
+	}
+	return fmt.Errorf("start container %s: open %s: %w", c.State.ID, fifo, err)
 }
 
 // onlyStarter makes this process the one that starts the container: two would share the report of what became of it, and both call the hooks.

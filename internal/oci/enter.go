@@ -54,7 +54,10 @@ func (c *Container) enter(in compile.ExecInput, o *ExecOptions) (*interp.Running
 				}
 			}
 		}
-		return nil, explain(p, err)
+		if err = explain(p, err); !c.State.Alive() {
+			err = errdef.New(errdef.Conflict, "cannot exec in a stopped container: %q: %w", c.State.ID, err)
+		}
+		return nil, err
 	}
 }
 

@@ -73,8 +73,11 @@ func killAll(c *Container) error {
 // unoccupied refuses cgroups that processes live in already: they would be limited, paused and killed with the container.
 func unoccupied(dirs []plan.Dir) error {
 	pid, where, err := cgroup.Occupant(dirs)
-	if err != nil || pid == 0 {
-		return err
+	if err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	if pid == 0 {
+		return nil
 	}
 	return errdef.New(errdef.Conflict, "linux.cgroupsPath: %s is not empty: process %d is in it; give the container a cgroup of its own", where, pid)
 }

@@ -173,3 +173,36 @@ func TestCgroupsGone(t *testing.T) {
 		check(t, c.Delete(false))
 	}
 }
+
+// Of what others do between two looks at a container its own words are told.
+func TestNotParked(t *testing.T) {
+	b := newBox(t)
+	c := b.createDetached()
+	t.Cleanup(func() { check(t, c.Delete(true)) })
+	ctl := filepath.Join(c.dir(), state.ParkCtl)
+	says := func(want string) {
+		t.Helper()
+		if err := c.releaseParked(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+	check(t, os.Rename(ctl, ctl+".away"))
+	says("cannot start an already running container")
+	check(t, os.Rename(ctl+".away", ctl))
+	check(t, c.Signal(unix.SIGKILL, false))
+	wait(t, c.Init())
+	says("cannot start a container that has stopped")
+	at := filepath.Join(c.dir(), state.File)
+	check(t, errors.Join(os.Remove(ctl), os.Rename(at, at+".away")))
+	says("container does not exist")
+	check(t, os.Rename(at+".away", at))
+}
+
+// A path that cannot be a cgroup's is told by its field.
+func TestCgroupsPathIsAFile(t *testing.T) {
+	b := newBox(t)
+	b.spec.Linux.CgroupsPath = "/tasks/" + b.id
+	if _, _, err := b.create(); err == nil || !strings.Contains(err.Error(), "linux.cgroupsPath: ") {
+		t.Errorf("created: %v", err)
+	}
+}

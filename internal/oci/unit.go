@@ -86,6 +86,8 @@ func updateUnit(s *state.State, l plan.Layout, r *specs.LinuxResources) error {
 // cgroupHint is what to do when a cgroup could not be made, limited or entered.
 func cgroupHint(in *prog.Ins, e syscall.Errno) string {
 	switch {
+	case e == syscall.EOPNOTSUPP && strings.HasPrefix(in.Why, "linux.resources"):
+		return "the device or the kernel does not have this setting; weights need the I/O scheduler bfq"
 	case e == syscall.EOPNOTSUPP:
 		return "the cgroup is threaded or lies below a threaded one, where no container can be: choose another linux.cgroupsPath"
 	case e == syscall.EBUSY && in.Why == "linux.resources":
@@ -100,8 +102,6 @@ func cgroupHint(in *prog.Ins, e syscall.Errno) string {
 		return "the cgroup hierarchy is mounted read-only here"
 	case e == syscall.EPERM || e == syscall.EACCES:
 		return "are we root, with the needed capabilities?"
-	case e == syscall.ENODEV:
-		return "there is no such device"
 	}
 	return ""
 }

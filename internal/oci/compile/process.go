@@ -317,6 +317,7 @@ func (c process) grantable(s *capSets) {
 	}
 	leave("permitted", &s.permitted, have, "is not ours to give")
 	leave("inheritable", &s.inheritable, have, "is not ours to give")
+	leave("inheritable", &s.inheritable, s.bounding, "is not in the bounding set")
 	leave("effective", &s.effective, s.permitted, "is not permitted")
 	leave("ambient", &s.ambient, s.permitted&s.inheritable, "is not permitted and inheritable")
 }
