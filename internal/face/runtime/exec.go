@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -13,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/atomicfile"
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/oci"
 	"github.com/dhow-containers/dhow/internal/oci/state"
@@ -250,13 +252,12 @@ func subCgroups(args []string) (map[string]string, error) {
 }
 
 func readProcess(path string) (*specs.Process, error) {
-	file, err := os.Open(path)
+	text, err := atomicfile.Read(path, bundle.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("--process: %w", err)
 	}
-	defer file.Close()
 	var p specs.Process
-	if err := json.NewDecoder(io.LimitReader(file, bundle.MaxConfig)).Decode(&p); err != nil {
+	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&p); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("is empty")
 		}
