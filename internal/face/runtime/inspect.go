@@ -96,7 +96,9 @@ func (a viewer) list(fs *flag.FlagSet, argv []string) (int, error) {
 	switch {
 	case quiet:
 		for _, d := range all {
-			fmt.Fprintln(a.stdout, d.ID)
+			if _, err := fmt.Fprintln(a.stdout, d.ID); err != nil {
+				return 1, err
+			}
 		}
 	case asJSON:
 		return 0, json.NewEncoder(a.stdout).Encode(all)
@@ -195,7 +197,7 @@ func (a viewer) psTable(pids []int, options []string) error {
 	if column < 0 {
 		return errdef.New(errdef.InvalidArgument, "couldn't find PID field in ps output: %q", lines[0])
 	}
-	fmt.Fprintln(a.stdout, lines[0])
+	kept := lines[:1:1]
 	for _, line := range lines[1:] {
 		f := strings.Fields(line)
 		if len(f) <= column {
@@ -206,8 +208,9 @@ func (a viewer) psTable(pids []int, options []string) error {
 			return fmt.Errorf("unable to parse pid in ps output: %q", line)
 		}
 		if slices.Contains(pids, pid) {
-			fmt.Fprintln(a.stdout, line)
+			kept = append(kept, line)
 		}
 	}
-	return nil
+	_, err = fmt.Fprintln(a.stdout, strings.Join(kept, "\n"))
+	return err
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
+	lmount "github.com/dhow-containers/dhow/internal/linux/mount"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -355,6 +356,25 @@ func TestThawWhatIsGone(t *testing.T) {
 	}
 	if err := Freeze(dirs); err == nil {
 		t.Error("what is not there was frozen")
+	}
+}
+
+// Where a hierarchy is mounted read-only nothing was made: there is nothing to remove.
+func TestRemoveNothingReadOnly(t *testing.T) {
+	_, _, dirs := fresh(t)
+	err := lmount.Apart(func() error {
+		if err := lmount.Private(); err != nil {
+			return err
+		}
+		for _, d := range dirs {
+			if err := unix.Mount("", d.Mount, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+				return err
+			}
+		}
+		return Remove(dirs)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -358,6 +358,9 @@ func removeTree(dir string, depth int) error {
 	if err == nil || err == unix.ENOENT {
 		return nil
 	}
+	if _, gone := os.Lstat(dir); errors.Is(gone, os.ErrNotExist) { // rmdir(2) says EROFS before it looks
+		return nil
+	}
 	if err != unix.EBUSY && err != unix.ENOTEMPTY || depth >= maxDepth {
 		return err
 	}
