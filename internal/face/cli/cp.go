@@ -220,7 +220,7 @@ func (t *transfer) in() (err error) {
 		st, err = t.stat(dst.Path)
 	}
 	var down *client.DownError
-	if errors.As(err, &down) {
+	if errors.As(err, &down) || isMissing(err) && strings.Contains(err.Error(), "No such container") {
 		return err
 	}
 	if err == nil {

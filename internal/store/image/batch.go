@@ -250,7 +250,7 @@ func (b *Batch) Commit() ([]*Fresh, error) {
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(b.fresh), func(f *Fresh) bool { return f.part }), s.writeIndex(true)
+	return slices.DeleteFunc(slices.Clone(b.fresh), func(f *Fresh) bool { return f.part }), publish(s)
 }
 
 func (f *Fresh) put(tx *meta.Tx) error {

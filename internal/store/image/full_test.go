@@ -52,6 +52,13 @@ func TestMain(m *testing.M) {
 	if err == nil && os.Getenv("FULL_FILL") != "" {
 		fill(dir)
 	}
+	if err == nil && os.Getenv("FULL_TAG") != "" {
+		terr := r.images.Tag(name, "other:1")
+		_, there := r.images.Resolve("other:1")
+		fmt.Printf("tag: %v, %v\n", terr, there)
+		r.db.Close()
+		r, err = openRig(dir)
+	}
 	if err == nil && os.Getenv("FULL_REMOVE") != "" {
 		if _, _, err = r.images.Remove(name, false, nil); err == nil {
 			err = os.Remove(filepath.Join(dir, "more")) // for the second index.json, before it takes the other's name
@@ -143,6 +150,20 @@ func TestFullDisk(t *testing.T) {
 		if _, files, _ := strings.Cut(text, "files:"); strings.Contains(files, sub) {
 			t.Errorf("left behind: %s", text)
 		}
+	}
+}
+
+// TestTagOnFullDisk: a tag is there when it was said to be, although index.json has no room to say so, and the store opens again.
+func TestTagOnFullDisk(t *testing.T) {
+	_, name := serve(t)
+	cmd := victim(t.TempDir(), name, false, "unshare", "--mount", "sh", "-c", `mount -t tmpfs -o size=12m none "$FULL_DIR" || exit 77; exec "$0"`)
+	cmd.Env = append(cmd.Env, "FULL_FILL=1", "FULL_TAG=1")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() == 77 || cmd.ProcessState.ExitCode() == 127 {
+		t.Skipf("no mount namespace here: %s", out)
+	}
+	if err != nil || !strings.Contains(string(out), "tag: <nil>, <nil>\n") {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 

@@ -78,7 +78,7 @@ func Open(c Config) (*Store, error) {
 	s.arrivals.pool = lazy.NewPool()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s, s.writeIndex(true)
+	return s, publish(s)
 }
 
 // record is what the metadata store keeps of an image.
@@ -202,7 +202,7 @@ func (s *Store) commit(id digest.Digest, r record, tag, atDigest string, top dig
 	if err != nil {
 		return "", fmt.Errorf("record image %s: %w", id, err)
 	}
-	return before, s.writeIndex(true)
+	return before, publish(s)
 }
 
 func union(a, b []digest.Digest) []digest.Digest {
@@ -225,6 +225,15 @@ func (s *Store) writeIndex(durable bool) error {
 		return fmt.Errorf("write image index: %w", err)
 	}
 	return s.c.Content.SetIndex(c.index(), durable)
+}
+
+// publish is writeIndex after a change that is on record by now: where the disk is full the change stands, and index.json is as it was until
+// the next one. Call it with mu held.
+func publish(s *Store) error {
+	if err := s.writeIndex(true); !full(err) {
+		return err
+	}
+	return nil
 }
 
 // index is what index.json lists: every tag.

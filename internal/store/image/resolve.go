@@ -294,5 +294,5 @@ func (s *Store) Tag(name, target string) error {
 	if err != nil {
 		return err
 	}
-	return s.writeIndex(true)
+	return publish(s)
 }
