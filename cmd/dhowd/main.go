@@ -18,6 +18,7 @@ import (
 
 	"github.com/dhow-containers/dhow/cmd/dhowd/hello"
 	"github.com/dhow-containers/dhow/internal/engine"
+	"github.com/dhow-containers/dhow/internal/engine/container/rootfs"
 	"github.com/dhow-containers/dhow/internal/engine/files"
 	"github.com/dhow-containers/dhow/internal/face/docker"
 	"github.com/dhow-containers/dhow/internal/linux/jail"
@@ -32,7 +33,7 @@ func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
-	jail.Main(os.Args, files.Layer(), unpack.Trade())
+	jail.Main(os.Args, files.Layer(), unpack.Trade(), rootfs.Filling())
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "dhowd:", err)
 		os.Exit(1)
@@ -47,9 +48,8 @@ func run(args []string) error {
 		fmt.Fprint(f.Output(), "dhowd is the dhow engine. It runs in the foreground, as root.\n\nUsage: dhowd [flags]\n       dhowd inspect FILE...   print meta.db, a layer's tree.bin or an image's index.erofs\n\nFlags:\n")
 		f.PrintDefaults()
 	}
-	for _, n := range []string{"H", "host"} {
-		f.Var(&hosts, n, "listen on `unix:///path` (default unix:///run/dhow/dhow.sock; may be given again)")
-	}
+	f.Var(&hosts, "host", "listen on `unix:///path` (default unix:///run/dhow/dhow.sock; may be given again)")
+	f.Var(&hosts, "H", "`unix:///path`: the same, for short")
 	f.StringVar(&c.DataRoot, "data-root", "/var/lib/dhow", "`folder` of images, volumes and containers")
 	f.StringVar(&c.RunRoot, "run-root", "/run/dhow", "`folder` of what a reboot may forget")
 	f.StringVar(&c.RunRoot, "exec-root", "/run/dhow", "the same, as Docker calls it")

@@ -184,7 +184,7 @@ func (c maker) make(ctx context.Context, rec *api.Container, img Image) (warning
 	if _, err := c.Snapshots.Prepare(ctx, rec.ID, img.Layers); err != nil {
 		return nil, err
 	}
-	if err := c.furnish(rec, fresh); err != nil {
+	if err := c.furnish(ctx, rec, fresh); err != nil {
 		return nil, err
 	}
 	if err := atomicfile.SyncDir(c.DataRoot + "/containers"); err != nil {
@@ -209,24 +209,32 @@ func (c *core) rehearse(rec *api.Container) ([]string, error) {
 }
 
 // furnish makes the working folder and gives fresh volumes their first content.
-func (c maker) furnish(rec *api.Container, fresh []api.Mount) error {
-	wd := rec.Config.WorkingDir
-	if (wd == "" || wd == "/") && len(fresh) == 0 {
+func (c maker) furnish(ctx context.Context, rec *api.Container, fresh []api.Mount) error {
+	if wd := rec.Config.WorkingDir; wd != "" && wd != "/" {
+		f, err := c.Snapshots.Mount(rec.ID, false)
+		if err != nil {
+			return err
+		}
+		root := rootfs.New(f)
+		err = root.MakeDir(wd)
+		root.Close()
+		if err != nil {
+			return err
+		}
+	}
+	if len(fresh) == 0 {
 		return nil
 	}
-	f, err := c.Snapshots.Mount(rec.ID, false)
+	f, err := c.Snapshots.Mount(rec.ID, true)
 	if err != nil {
 		return err
 	}
 	root := rootfs.New(f)
 	defer root.Close()
-	if wd != "" && wd != "/" {
-		if err := root.MakeDir(wd); err != nil {
-			return err
-		}
-	}
-	for _, m := range fresh {
-		if err := root.CopyTo(m.Destination, m.Source); err != nil {
+	c.fill.Lock()
+	defer c.fill.Unlock()
+	for _, m := range fresh { // to the end, although the client goes: what has content is not filled again
+		if err := root.Fill(context.WithoutCancel(ctx), m.Destination, m.Source, true); err != nil {
 			return err
 		}
 	}

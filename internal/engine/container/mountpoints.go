@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path"
@@ -18,7 +19,7 @@ import (
 )
 
 // mountpoints resolves every way to ask for a mount into one list, destinations unique and sorted. It makes the volumes that are
-// missing and lets rec hold them; fresh are those that shall receive the image's content. On error the list is what must be let go.
+// missing and lets rec hold them; fresh are those without content, which shall receive the image's. On error the list is what must be let go.
 func (c maker) mountpoints(rec *api.Container) (list, fresh []api.Mount, err error) {
 	byDst := map[string]api.Mount{}
 	asked, err := c.askedMounts(rec)
@@ -44,11 +45,22 @@ func (c maker) mountpoints(rec *api.Container) (list, fresh []api.Mount, err err
 		if err != nil {
 			return list, nil, err
 		}
-		if made && !m.NoCopy {
+		if m.Type == mount.TypeVolume && !m.NoCopy && (made || empty(m.Source)) {
 			fresh = append(fresh, m)
 		}
 	}
 	return list, fresh, nil
+}
+
+// empty tells whether a volume's folder has nothing in it.
+func empty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return err == io.EOF
 }
 
 // askedMounts lists flags before the image's volumes: the first word on a destination stands.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -131,6 +132,7 @@ type core struct {
 	Config
 	table table
 	execs execTable
+	fill  sync.Mutex // held while volumes get their first content: two containers may begin with the same
 	// ctx ends with the engine; goroutines that watch shims end with it and leave the containers running.
 	ctx  context.Context
 	stop context.CancelFunc
