@@ -22,10 +22,10 @@ import (
 type operation struct {
 	name   string
 	before []string // commands that make what it needs
-	do     string
-	again  string // what the command may say when it is repeated although it had succeeded
-	there  string // an image that is there when it is done
-	gone   string // one that is not
+	do     string   // one command, or several behind "; "
+	again  string   // what the command may say when it is repeated although it had succeeded
+	there  string   // an image that is there when it is done
+	gone   string   // one that is not
 	spoil  func(*testing.T, *world)
 	behind bool // the engine does more when it has answered: gone goes once there is
 }
@@ -38,6 +38,7 @@ const (
 var operations = []operation{
 	{name: "pull", do: "pull -q " + sampleRef, there: sampleRef},
 	{name: "large", do: "pull -q " + largeRef, there: largeRef},
+	{name: "lazy", do: "pull -q --lazy " + lazyRef + "; pull -q " + lazyRef, there: lazyRef},
 	{name: "push", before: []string{"tag " + bb + " " + pushed}, do: "push -q " + pushed, there: pushed},
 	{name: "load", do: "load -q -i FILE", there: sampleRef},
 	{name: "import", do: "import PLAIN imported:1", there: "imported:1"},
@@ -159,9 +160,14 @@ func (w *world) done(t *testing.T, o operation, clean []string) {
 	}
 }
 
-// command runs our client with words.
-func (w *world) command(line string) harness.Result {
-	return w.Dhow(strings.Fields(strings.NewReplacer("FILE", w.file, "PLAIN", w.plain).Replace(line))...)
+// command runs our client with words, once for each command, as long as it succeeds.
+func (w *world) command(line string) (r harness.Result) {
+	for _, one := range strings.Split(line, "; ") {
+		if r = w.Dhow(strings.Fields(strings.NewReplacer("FILE", w.file, "PLAIN", w.plain).Replace(one))...); r.Code != 0 {
+			break
+		}
+	}
+	return r
 }
 
 func (w *world) setUp(t *testing.T, o operation) {

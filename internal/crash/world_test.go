@@ -61,6 +61,7 @@ func start(t *testing.T, flags ...string) *world {
 	w.want = sample(t)
 	w.reg.Serve("sample:1", w.want)
 	w.reg.Serve("large:1", large(t))
+	w.reg.Serve("lazy:1", lazily(t))
 	dir := t.TempDir()
 	w.file, w.plain = filepath.Join(dir, "image.tar"), filepath.Join(dir, "plain.tar")
 	w.Dhow("pull", "-q", sampleRef).OK()
@@ -81,6 +82,17 @@ func sample(t *testing.T) *registry.Image {
 		tars = append(tars, registry.Tar(t, registry.Dir("d"), registry.Text(fmt.Sprint("d/", i), noise(150_000+i))))
 	}
 	return registry.Build(t, registry.Spec{Tars: tars})
+}
+
+// lazyRef is an image of three layers with tables of contents.
+const lazyRef = harness.RegistryAddr + "/lazy:1"
+
+func lazily(t *testing.T) *registry.Image {
+	var tars [][]byte
+	for i := range 3 {
+		tars = append(tars, registry.Tar(t, registry.Dir("d"), registry.Text(fmt.Sprint("d/", i), noise(160_000+i))))
+	}
+	return registry.Build(t, registry.Spec{Tars: tars, Compress: "estargz"})
 }
 
 const largeRef = harness.RegistryAddr + "/large:1"
