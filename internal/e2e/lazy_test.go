@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"math/rand"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/dhow-containers/dhow/internal/linux/netlink"
 	"github.com/dhow-containers/dhow/internal/testkit/harness"
+	"github.com/dhow-containers/dhow/internal/testkit/patience"
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
@@ -93,6 +96,9 @@ func TestLazyRun(t *testing.T) {
 		if out := w.Dhow("start", "-a", "c1").OK(); out != want {
 			t.Errorf("%s, when it is here: got %q, want %q", image, out, want)
 		}
+		if got := w.Dhow("events", "--since", "1", "--until", fmt.Sprint(time.Now().Unix()+1), "--filter", "event=arrive", "--format", "{{.Actor.Attributes.name}} {{.Actor.Attributes.error}}").OK(); !strings.Contains(got, name+" <no value>") {
+			t.Errorf("%s: events: %q", image, got)
+		}
 		w.Dhow("save", "-o", "/dev/null", name).OK()
 		w.Dhow("rm", "-f", "c1", "c2").OK()
 		w.Dhow("rmi", name).OK()
@@ -137,5 +143,38 @@ func TestLazyKilled(t *testing.T) {
 	}
 	w.Dhow("system", "check").OK()
 	w.Dhow("rm", "-f", "c1", "c2").OK()
+	w.Dhow("rmi", name).OK()
+}
+
+// TestLazyHangs: a registry that does not answer holds up who reads from it, and nobody else; he can be killed.
+func TestLazyHangs(t *testing.T) {
+	t.Parallel()
+	w := newLazyWorld(t)
+	name := harness.RegistryAddr + "/chunked:1"
+	w.Dhow("run", "--lazy", "-d", "--name", "c1", name, "sh", "-c", "cat /small/file; cat /large/noise > /dev/null").OK()
+	w.Dhow("rm", "-f", "c1").OK()
+	asked := make(chan bool, 100)
+	w.gate.Fault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") == "" {
+			return false
+		}
+		asked <- true
+		<-r.Context().Done()
+		return true
+	})
+	w.Dhow("run", "-d", "--name", "c2", name, "sh", "-c", "while ! cat /go 2>/dev/null; do sleep 0.1; done; exec tail -c 100000 /large/noise").OK()
+	w.Dhow("exec", "c2", "touch", "/go").OK()
+	<-asked
+	if out := w.Dhow("exec", "c2", "cat", "/small/file").OK(); out != "small" {
+		t.Errorf("what was read before: %q", out)
+	}
+	began := time.Now()
+	w.Dhow("rm", "-f", "c2").OK()
+	if took := time.Since(began); took > patience.Of(10*time.Second) {
+		t.Errorf("its removal took %v", took)
+	}
+	w.gate.Fault(nil)
+	w.gate.Open()
+	eventually(t, "it has arrived", func() bool { return w.arriving(name) == "<no value>" })
 	w.Dhow("rmi", name).OK()
 }

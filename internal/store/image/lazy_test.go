@@ -44,6 +44,9 @@ var lazyFormats = map[string]func(t *testing.T, s *kit.Server, name string, tars
 	"eStargz": func(t *testing.T, s *kit.Server, name string, tars [][]byte) string {
 		return s.Push(t, name, kit.Build(t, kit.Spec{Tars: tars, Compress: "estargz"}))
 	},
+	"stargz-snapshotter's zstd:chunked": func(t *testing.T, s *kit.Server, name string, tars [][]byte) string {
+		return s.Push(t, name, kit.Build(t, kit.Spec{Tars: tars, Compress: "stargz-zstd"}))
+	},
 }
 
 // lazyEnv is a store before a gate.
@@ -214,7 +217,7 @@ func TestLazy(t *testing.T) {
 	s := kit.Start(t)
 	for format, push := range lazyFormats {
 		t.Run(format, func(t *testing.T) {
-			name := push(t, s, "x:"+format[:1], oddTars(t, 1, 3, 1500, format == "eStargz"))
+			name := push(t, s, "x:"+format[:1], oddTars(t, 1, 3, 1500, format != "zstd:chunked"))
 			e := newLazyEnv(t, s)
 			img := e.pull(t, name)
 			if img.Arriving == 0 {
@@ -284,6 +287,48 @@ func TestLazyOrdinary(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestLazyMixed: layers without a table are pulled first, and those that are here already are not asked for.
+func TestLazyMixed(t *testing.T) {
+	s := kit.Start(t)
+	base := kit.Tar(t, kit.Text("base", "base\n"), kit.Text("gone", ""))
+	plain := kit.Build(t, kit.Spec{Tars: [][]byte{base}})
+	img := kit.Build(t, kit.Spec{Compress: "estargz", Tars: [][]byte{base, kit.Tar(t, kit.Text("plain", noise(120_000))), kit.Tar(t, kit.Dir("d"), kit.Text("d/large", noise(400_000)), kit.Whiteout("gone"))},
+		Edit: func(c *dockerspec.DockerOCIImage, m *ocispec.Manifest) {
+			m.Layers[0], c.RootFS.DiffIDs[0] = plain.Manifest.Layers[0], plain.DiffIDs[0]
+			m.Layers[1].Annotations = nil
+		}})
+	for d, b := range plain.Blobs {
+		img.Blobs[d] = b
+	}
+	e := newLazyEnv(t, s)
+	if _, err := e.Pull(context.Background(), e.at(s.Push(t, "plain:1", plain)), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	name := s.Push(t, "x:1", img)
+	go func() {
+		for !e.told("Pulling fs layer") {
+			time.Sleep(time.Millisecond)
+		}
+		e.gate.Open() // the one without a table has to pass
+	}()
+	got := e.pull(t, name)
+	if !e.told("Already exists") || !e.told("Can be used, arrives later") || !e.l.Has(got.DiffIDs[1]) {
+		t.Errorf("%q", e.said)
+	}
+	root := e.root(t, "x", got)
+	for name, want := range map[string]string{"base": "base\n", "plain": noise(120_000), "d/large": noise(400_000)} {
+		if b, err := read(root, name); err != nil || string(b) != want {
+			t.Errorf("%s: %d bytes: %v", name, len(b), err)
+		}
+	}
+	if _, err := read(root, "gone"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a lazy layer hides: %v", err)
+	}
+	if err := <-e.arrived; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -40,7 +40,7 @@ func Lendable(s *Store) error {
 }
 
 // Lend mounts a chain of which some layers are not here, and lets Merge return that mount until back is called or all layers are here.
-// Mounts made of it keep working. Nothing of it is on the disk.
+// Mounts made of it keep working. Nothing of it is on the disk. NotImplemented: this store or kernel cannot.
 func Lend(ctx context.Context, s *Store, chain []digest.Digest, loans map[digest.Digest]Lent) (back func(), err error) {
 	if err := Lendable(s); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func Lend(ctx context.Context, s *Store, chain []digest.Digest, loans map[digest
 		}
 		made.info = l.info
 		made.root, err = MountErofs(filepath.Join(dir, indexFile), l.paths, false)
-		return err
+		return errdef.As(errdef.NotImplemented, err)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("lend layers: %w", err)

@@ -2,7 +2,6 @@ package lazy
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"strings"
@@ -76,9 +75,6 @@ func (r *reader) all(toc *os.File, at place) error {
 			err = r.chunks.add(chunk{at: r.at, size: at.file.Size, kind: kindTable, off: at.at})
 		}
 	}
-	if err != nil && errdef.KindOf(err) == errdef.System {
-		err = errdef.New(errdef.InvalidArgument, "it is malformed: %w", err)
-	}
 	if err == nil {
 		r.entries.Finish()
 	}
@@ -103,7 +99,7 @@ func (r *reader) object(d *json.Decoder, g *guard) error {
 		case "version":
 			var v int
 			if err := d.Decode(&v); err != nil {
-				return err
+				return malformed(err)
 			}
 			if v != 1 {
 				return errdef.New(errdef.NotImplemented, "version %d is not known", v)
@@ -115,12 +111,12 @@ func (r *reader) object(d *json.Decoder, g *guard) error {
 		default:
 			var skip json.RawMessage
 			if err := d.Decode(&skip); err != nil {
-				return err
+				return malformed(err)
 			}
 		}
 	}
 	if _, err := d.Token(); err != nil {
-		return err
+		return malformed(err)
 	}
 	if !seen["version"] || !seen["entries"] {
 		return errdef.New(errdef.InvalidArgument, "it has no version or no entries")
@@ -139,21 +135,27 @@ func (r *reader) list(d *json.Decoder, g *guard) error {
 		g.most = d.InputOffset() + maxEntry
 		var e entry
 		if err := d.Decode(&e); err != nil {
-			return err
+			return malformed(err)
 		}
 		if err := r.entry(&e); err != nil {
 			return err
 		}
 	}
-	_, err := d.Token()
-	return err
+	if _, err := d.Token(); err != nil {
+		return malformed(err)
+	}
+	return nil
 }
 
+// malformed is what the decoder says, or, when it says nothing, that something else was expected.
 func malformed(err error) error {
-	if err != nil {
+	switch {
+	case err == nil:
+		return errdef.New(errdef.InvalidArgument, "it is malformed: want an object with version and entries")
+	case errdef.KindOf(err) != errdef.System: // of the guard's
 		return err
 	}
-	return errors.New("want an object with version and entries")
+	return errdef.New(errdef.InvalidArgument, "it is malformed: %w", err)
 }
 
 // entry takes one entry.

@@ -11,6 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/linux/mount"
 )
 
@@ -25,18 +26,18 @@ type files struct {
 // firstNode is the inode number of the first file; the root's is 1.
 const firstNode = 2
 
-// serve mounts the files and returns the root. ended is called when the kernel needs them no more.
+// serve mounts the files and returns the root. NotImplemented: this kernel does not. ended is called when the kernel needs them no more.
 func serve(sizes []int64, read func(n int, p []byte, off int64) error, ended func()) (*os.File, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open /dev/fuse: %w", err)
+		return nil, errdef.New(errdef.NotImplemented, "open /dev/fuse: %w", err)
 	}
 	root, err := mount.Make("fuse", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
 		mount.Param{Key: "source", Value: "dhow"}, mount.Param{Key: "fd", Value: strconv.Itoa(fd)}, mount.Param{Key: "rootmode", Value: "40000"},
 		mount.Param{Key: "user_id", Value: "0"}, mount.Param{Key: "group_id", Value: "0"}, mount.Param{Key: "max_read", Value: strconv.Itoa(maxRead)})
 	if err != nil {
 		unix.Close(fd)
-		return nil, err
+		return nil, errdef.As(errdef.NotImplemented, err)
 	}
 	f := &files{RawFileSystem: fuse.NewDefaultRawFileSystem(), sizes: sizes, read: read}
 	s, err := fuse.NewServer(f, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{MaxWrite: maxRead, DisableXAttrs: true, DisableSplice: true, Logger: log.New(io.Discard, "", 0)})

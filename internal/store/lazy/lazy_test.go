@@ -2,6 +2,7 @@ package lazy
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -235,6 +236,46 @@ func TestTableIsPromised(t *testing.T) {
 	}
 	if _, err := open(t, m, d); err != nil {
 		t.Errorf("as it is: %v", err)
+	}
+}
+
+// TestFooters: an eStargz says in its last bytes where its table is, as does the stargz that it comes from. Whatever else they say is refused.
+func TestFooters(t *testing.T) {
+	blob, _, notes := kit.Stargz(t, kit.Tar(t, kit.Text("a", "x")))
+	table := int64(0)
+	if _, err := fmt.Sscanf(string(blob[len(blob)-footerSize+16:][:16]), "%x", &table); err != nil {
+		t.Fatal(err)
+	}
+	footer := func(extra string) string {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		w.Header.Extra = []byte(extra)
+		w.Close()
+		return b.String()
+	}
+	sub := func(s string) string { return "SG\x16\x00" + s }
+	right := fmt.Sprintf("%016xSTARGZ", table)
+	for name, c := range map[string]struct {
+		end   string
+		words string // "": it is taken
+	}{
+		"eStargz":        {footer(sub(right)), ""},
+		"stargz":         {footer(right), ""},
+		"none":           {strings.Repeat("x", 60), "footer"},
+		"no extra field": {footer(""), "footer"},
+		"another":        {footer(sub(strings.Repeat("x", 22))), "footer"},
+		"behind the end": {footer(sub("00000000ffffffffSTARGZ")), "footer"},
+		"overflow":       {footer(sub("ffffffffffffffffSTARGZ")), "footer"},
+		"signed":         {footer(sub("-000000000000001STARGZ")), "footer"},
+		"in the middle":  {footer(sub(fmt.Sprintf("%016xSTARGZ", table+1))), "damaged"},
+		"the first file": {footer(sub("0000000000000000STARGZ")), "there are none"},
+	} {
+		b := append(bytes.Clone(blob[:len(blob)-footerSize]), c.end...)
+		m := &memory{blob: b}
+		_, err := open(t, m, ocispec.Descriptor{Digest: digest.FromBytes(b), Size: int64(len(b)), Annotations: notes})
+		if c.words == "" && err != nil || c.words != "" && (!errdef.Is(err, errdef.DataLoss) && !errdef.Is(err, errdef.InvalidArgument) || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s (%d bytes): %v, want %q", name, len(c.end), err, c.words)
+		}
 	}
 }
 

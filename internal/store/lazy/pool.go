@@ -10,6 +10,8 @@ const keeps = 16 << 20
 
 // Pool keeps the chunks of all lazy layers that were used last, and lets who wants one that is being fetched wait for it.
 type Pool struct {
+	gzip, zstd sync.Pool // decoders; without goroutines, so they need not be closed
+
 	mu    sync.Mutex
 	items map[key]*item
 	used  list.List // of items that are there, the last used first

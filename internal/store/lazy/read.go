@@ -114,7 +114,7 @@ func (l *Layer) load(it *item, c chunk) {
 	for n, it := range items {
 		var b []byte
 		if err == nil {
-			b, it.err = run[n].inflate(sent[run[n].off-c.off:])
+			b, it.err = run[n].inflate(l.pool, sent[run[n].off-c.off:])
 		} else {
 			it.err = err
 		}
@@ -126,22 +126,28 @@ func (l *Layer) load(it *item, c chunk) {
 var zstdOptions = []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(32 << 20), zstd.WithDecoderMaxMemory(maxJSON)}
 
 // inflate returns a chunk's bytes when they are what the table promised.
-func (c *chunk) inflate(sent []byte) ([]byte, error) {
-	var r io.Reader
+func (c *chunk) inflate(p *Pool, sent []byte) ([]byte, error) {
+	var r interface {
+		io.Reader
+		Reset(io.Reader) error
+	}
 	if c.kind == kindZstd {
-		z, err := zstd.NewReader(bytes.NewReader(sent), zstdOptions...)
-		if err != nil {
-			return nil, err
+		z, _ := p.zstd.Get().(*zstd.Decoder)
+		if z == nil {
+			z, _ = zstd.NewReader(nil, zstdOptions...) // the options are right
 		}
-		defer z.Close()
+		defer p.zstd.Put(z)
 		r = z
 	} else {
-		z, err := gzip.NewReader(bytes.NewReader(sent))
-		if err != nil {
-			return nil, damaged(err)
+		z, _ := p.gzip.Get().(*gzip.Reader)
+		if z == nil {
+			z = new(gzip.Reader)
 		}
-		z.Multistream(false)
+		defer p.gzip.Put(z)
 		r = z
+	}
+	if err := r.Reset(bytes.NewReader(sent)); err != nil {
+		return nil, damaged(err)
 	}
 	if _, err := io.CopyN(io.Discard, r, c.inner); err != nil {
 		return nil, damaged(err)

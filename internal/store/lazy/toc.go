@@ -180,9 +180,7 @@ func (p *place) fromTar(r io.Reader, w io.Writer) error {
 		return errdef.New(errdef.DataLoss, "it is damaged: %w", err)
 	}
 	t := tarindex.New(tarindex.Limits{Entries: 4, Size: maxJSON})
-	if _, err := io.Copy(io.MultiWriter(t, w), z); errdef.KindOf(err) == errdef.System && err != nil {
-		return errdef.New(errdef.DataLoss, "it is damaged: %w", err)
-	} else if err != nil {
+	if _, err := io.Copy(io.MultiWriter(t, w), fragile{z}); err != nil {
 		return err
 	}
 	all, err := t.Finish()
@@ -201,6 +199,17 @@ func (p *place) fromTar(r io.Reader, w io.Writer) error {
 	return nil
 }
 
+// fragile is a stream whose errors are those of what is inflated.
+type fragile struct{ r io.Reader }
+
+func (f fragile) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = errdef.New(errdef.DataLoss, "it is damaged: %w", err)
+	}
+	return n, err
+}
+
 // fromZstd inflates the table.
 func (p *place) fromZstd(r io.Reader, w io.Writer) error {
 	z, err := zstd.NewReader(r, zstdOptions...)
@@ -208,9 +217,9 @@ func (p *place) fromZstd(r io.Reader, w io.Writer) error {
 		return err
 	}
 	defer z.Close()
-	n, err := io.Copy(w, io.LimitReader(z, p.json+1))
+	n, err := io.Copy(w, io.LimitReader(fragile{z}, p.json+1))
 	if err != nil {
-		return errdef.New(errdef.DataLoss, "it is damaged: %w", err)
+		return err
 	}
 	if n != p.json {
 		return errdef.New(errdef.DataLoss, "it has %d bytes or more uncompressed, promised %d", n, p.json)

@@ -121,7 +121,7 @@ func Zstd(raw []byte) []byte {
 // Spec says what image to build.
 type Spec struct {
 	Tars     [][]byte // layers, base first
-	Compress string   // "gzip" (default), "zstd", "estargz" or "none"
+	Compress string   // "gzip" (default), "zstd", "estargz", "stargz-zstd" or "none"
 	Docker   bool     // Docker's media types in place of the OCI's
 	Platform ocispec.Platform
 	Config   dockerspec.DockerOCIImageConfig
@@ -148,9 +148,10 @@ func Build(t testing.TB, s Spec) *Image {
 		var notes map[string]string
 		switch s.Compress {
 		case "estargz":
-			var toc digest.Digest
-			blob, diff, toc = Stargz(t, raw)
-			notes = map[string]string{TOCDigest: toc.String()}
+			blob, diff, notes = Stargz(t, raw)
+		case "stargz-zstd":
+			mt = types[3]
+			blob, diff, notes = StargzZstd(t, raw)
 		case "none":
 			mt = types[4]
 		case "zstd":

@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,8 +27,29 @@ import (
 // TOCDigest is the annotation by which an eStargz layer's table of contents is verified.
 const TOCDigest = estargz.TOCJSONDigestAnnotation
 
-// Stargz makes an eStargz of a tar, with stargz-snapshotter's own code: its tar is another one, with the table of contents in it.
-func Stargz(t testing.TB, raw []byte, options ...estargz.Option) (blob []byte, diff, toc digest.Digest) {
+// Stargz makes an eStargz of a tar, with stargz-snapshotter's own code: its tar is another one, with the table of contents in it. Chunks are
+// small, and several files are in one gzip member.
+func Stargz(t testing.TB, raw []byte) (blob []byte, diff digest.Digest, notes map[string]string) {
+	t.Helper()
+	blob, diff, toc := stargz(t, raw, estargz.WithChunkSize(300_000), estargz.WithMinChunkSize(20_000))
+	return blob, diff, map[string]string{TOCDigest: toc.String()}
+}
+
+// StargzZstd is Stargz in zstd, which that calls zstd:chunked, too.
+func StargzZstd(t testing.TB, raw []byte) (blob []byte, diff digest.Digest, notes map[string]string) {
+	t.Helper()
+	notes = map[string]string{}
+	blob, diff, toc := stargz(t, raw, estargz.WithChunkSize(300_000), estargz.WithCompression(&chunkedZstd{&zstdchunked.Compressor{CompressionLevel: zstd.SpeedDefault, Metadata: notes}, &zstdchunked.Decompressor{}}))
+	notes[TOCDigest] = toc.String()
+	return blob, diff, notes
+}
+
+type chunkedZstd struct {
+	*zstdchunked.Compressor
+	*zstdchunked.Decompressor
+}
+
+func stargz(t testing.TB, raw []byte, options ...estargz.Option) (blob []byte, diff, toc digest.Digest) {
 	t.Helper()
 	b, err := estargz.Build(io.NewSectionReader(bytes.NewReader(raw), 0, int64(len(raw))), options...)
 	if err != nil {
