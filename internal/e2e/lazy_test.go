@@ -18,8 +18,9 @@ import (
 	"github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
-// lazyWorld is an engine before a gate, behind which a registry has images of three layers, base, large and small: small:1 is an ordinary
-// image, chunked:1 in zstd:chunked and stargz:1 in eStargz.
+var lazyStorage shared
+
+// lazyWorld is an engine before a gate, behind which a registry has an image of three layers, chunked:1 in zstd:chunked and stargz:1 in eStargz.
 type lazyWorld struct {
 	*harness.Engine
 	gate  *registry.Gate
@@ -36,18 +37,17 @@ func newLazyWorld(t *testing.T, flags ...string) *lazyWorld {
 	spec := registry.Spec{Config: shell, Compress: "none", Tars: [][]byte{registry.BusyboxTar(t),
 		registry.Tar(t, registry.Dir("large"), registry.Text("large/noise", w.large), registry.Text("large/more", w.large[1<<20:])),
 		registry.Tar(t, registry.Dir("small"), registry.Text("small/file", "small\n"), registry.Whiteout("large/more"))}}
-	s := registry.Start(t)
-	s.PushChunked(t, "chunked:1", registry.Build(t, spec))
-	spec.Compress = "estargz"
-	s.Push(t, "stargz:1", registry.Build(t, spec))
-	spec.Compress = "gzip"
-	s.Push(t, "plain:1", registry.Build(t, spec))
+	dir := lazyStorage.fill(t, func(s *registry.Server) {
+		s.PushChunked(t, "chunked:1", registry.Build(t, spec))
+		spec.Compress = "estargz"
+		s.Push(t, "stargz:1", registry.Build(t, spec))
+	})
 	w.Engine = harness.Start(t, flags...)
 	var l net.Listener
 	if err := netlink.Inside(w.Netns, func() (err error) { l, err = net.Listen("tcp", harness.RegistryAddr); return err }); err != nil {
 		t.Fatal(err)
 	}
-	w.gate = s.Gate(t, 3<<20, l)
+	w.gate = registry.Start(t, registry.Over(dir)).Gate(t, 3<<20, l)
 	return w
 }
 

@@ -23,8 +23,10 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := storage.made(); err == nil && dir != "" {
-		os.RemoveAll(dir)
+	for _, s := range []*shared{&storage, &lazyStorage} {
+		if dir, err := s.made(); err == nil && dir != "" {
+			os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }
@@ -43,25 +45,33 @@ func (s *shared) made() (string, error) { return s.dir, s.err }
 
 var storage shared
 
-// images fills a registry's storage with the test images, once, and returns its folder.
+// fill has push fill it, once, and returns its folder.
+func (s *shared) fill(t *testing.T, push func(*registry.Server)) string {
+	t.Helper()
+	s.once.Do(func() {
+		r := registry.Start(t)
+		push(r)
+		if s.dir, s.err = os.MkdirTemp("", "dhow-e2e-images-"); s.err == nil {
+			s.err = os.CopyFS(s.dir, os.DirFS(r.Dir))
+		}
+	})
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	if s.dir == "" {
+		t.Skip("no images: what makes them is missing (see the first test)")
+	}
+	return s.dir
+}
+
+// images is a registry's storage with the test images.
 func images(t *testing.T) string {
 	t.Helper()
-	storage.once.Do(func() {
-		s := registry.Start(t)
+	return storage.fill(t, func(s *registry.Server) {
 		for name, img := range testImages(t) {
 			s.Push(t, name, img)
 		}
-		if storage.dir, storage.err = os.MkdirTemp("", "dhow-e2e-images-"); storage.err == nil {
-			storage.err = os.CopyFS(storage.dir, os.DirFS(s.Dir))
-		}
 	})
-	if storage.err != nil {
-		t.Fatal(storage.err)
-	}
-	if storage.dir == "" {
-		t.Skip("no images: the registry that makes them is missing (see the first test)")
-	}
-	return storage.dir
 }
 
 // testImages are what scripts run: busybox alone, and two images over the same first layer.

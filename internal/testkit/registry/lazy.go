@@ -87,7 +87,7 @@ func (s *Server) PushChunked(t testing.TB, name string, img *Image) string {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command(skopeo, "--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked", "--format", "oci",
+	out, err := exec.Command(skopeo, "--insecure-policy", "copy", "--retry-times", "5", "--dest-tls-verify=false", "--dest-compress-format", "zstd:chunked", "--format", "oci",
 		"oci:"+dir+":x", "docker://"+s.Ref(name)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("skopeo: %v\n%s", err, out)

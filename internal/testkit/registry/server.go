@@ -44,6 +44,11 @@ func WithAuth(t testing.TB, dir string, s *Server) string {
 	return fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", p)
 }
 
+// Over has the registry serve what is in a folder.
+func Over(storage string) Option {
+	return func(_ testing.TB, _ string, s *Server) string { s.Dir = storage; return "" }
+}
+
 // WithTLS makes the registry speak https, to those only who show a certificate of the authority clients ("" for to all). Push does
 // not know such a registry.
 func WithTLS(cert, key, clients string) Option {
