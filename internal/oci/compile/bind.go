@@ -185,6 +185,7 @@ func (c binder) bindMount(name string, i int, o options) error {
 		fd = c.tree(src, m.Destination, o)
 	case c.host.again[i] && c.in.Facts.atLeast(6, 15): // mountinfo lists mounts as they were made (proc(5)), and so should config.json's order be
 		fd, _ = c.openTree("in its turn", fd, "", o.rbind || !o.bind)
+		letGo(c.compiler, len(c.spec.Mounts), c.host.trees[i])
 	}
 	if o.rset|o.rclear != 0 {
 		c.setAttr(fd, true, o.rset, o.rclear, 0)
@@ -201,6 +202,10 @@ func (c binder) bindMount(name string, i int, o options) error {
 	}
 	c.move(fd, target)
 	c.mounted(m, fd)
+	letGo(c.compiler, len(c.spec.Mounts), target)
+	if !c.wanted[path.Clean("/"+m.Destination)] {
+		letGo(c.compiler, len(c.spec.Mounts), fd)
+	}
 	return nil
 }
 

@@ -112,7 +112,9 @@ type compiler struct {
 	copy    [2]prog.Reg // the same for folders to be copied
 	host    fromHost
 	late    []prog.Reg          // mounts that become read-only once all is in them
-	placed  map[string]prog.Reg // those of the config's that were made, by their destination
+	placed  map[string]prog.Reg // those of the config's that were made, by their destination, as far as somebody will ask
+	wanted  map[string]bool     // the destinations that somebody will ask for
+	times   map[string]int      // how often each destination is named; see named
 	dev     newDev
 	layered map[int]prog.Reg // layers that the host lane has mounted, by their number
 	// procfs handles, once there are any: see proc

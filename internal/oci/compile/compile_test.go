@@ -187,6 +187,30 @@ func firstCall(p *prog.Program, s prog.Sys) int {
 	return -1
 }
 
+// A config of the size that is read has room for more paths than 16 bits count; each has a register of its own.
+func TestManyRegisters(t *testing.T) {
+	in := Input{ID: "demo", Bundle: "/b", CgroupPath: "/demo", Spec: &bundle.Spec{}, Facts: testFacts()}
+	must(t, json.Unmarshal([]byte(base), in.Spec))
+	for range 40_000 {
+		in.Spec.Linux.ReadonlyPaths = append(in.Spec.Linux.ReadonlyPaths, "/proc/sys")
+	}
+	p, err := Compile(in)
+	must(t, err)
+	owner := map[prog.Reg]string{}
+	for i := range p.Ins {
+		in := &p.Ins[i]
+		if was := owner[in.Out]; in.Out != 0 && was != "" && was != in.Why {
+			t.Fatalf("register %d of %d is for %s and for %s", in.Out, p.Regs, was, in.Why)
+		}
+		if strings.HasPrefix(in.Why, "linux.readonlyPaths") {
+			owner[in.Out] = in.Why
+		}
+	}
+	if len(owner) < 1<<16 {
+		t.Errorf("%d registers", len(owner))
+	}
+}
+
 // Equal inputs give equal programs, whatever the order of maps.
 func TestDeterministic(t *testing.T) {
 	var first string

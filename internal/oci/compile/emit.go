@@ -68,6 +68,16 @@ func (e *emitter) ensureThen(dest string, dir bool, found func(prog.Reg)) prog.R
 	return out
 }
 
+// fewEnough is how many of a kind leave their descriptors open until all are closed at once, which costs no calls.
+const fewEnough = 100
+
+// letGo closes a descriptor that nobody needs any more, one of so many of a kind, where there would be too many.
+func letGo(c *compiler, of int, fd prog.Reg) {
+	if of > fewEnough {
+		c.Call("", prog.SysClose, prog.R(fd))
+	}
+}
+
 func (e *emitter) move(fd, target prog.Reg) prog.At {
 	return e.Call("", prog.SysMoveMount, prog.R(fd), e.Str(""), prog.R(target), e.Str(""),
 		prog.Imm(u.MOVE_MOUNT_F_EMPTY_PATH|u.MOVE_MOUNT_T_EMPTY_PATH, "F_EMPTY_PATH|T_EMPTY_PATH"))

@@ -38,10 +38,17 @@ func (c masker) maskedPaths() error {
 		if folders(p) { // the wrong guess costs two calls
 			hide[0], hide[1] = hide[1], hide[0]
 		}
-		c.move(hide[0](), target).Else(other, u.ENOTDIR, u.EINVAL)
+		of, first := len(c.spec.Linux.MaskedPaths), hide[0]()
+		c.move(first, target).Else(other, u.ENOTDIR, u.EINVAL)
+		letGo(c.compiler, of, first)
+		letGo(c.compiler, of, target)
 		c.Jump(next)
 		c.Bind(other)
-		c.move(hide[1](), target)
+		letGo(c.compiler, of, first)
+		second := hide[1]()
+		c.move(second, target)
+		letGo(c.compiler, of, second)
+		letGo(c.compiler, of, target)
 		c.Bind(next)
 	}
 	return nil
@@ -62,7 +69,9 @@ func (c masker) emptyFolder() prog.Reg {
 	c.fsconfig(fs, u.FSCONFIG_SET_STRING, "nr_inodes", "1", 0)
 	c.fsconfig(fs, u.FSCONFIG_SET_FLAG, "ro", "", 0)
 	labeller(c).context(fs, nil)
-	return c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
+	fd := c.fsmount("", fs, u.MOUNT_ATTR_RDONLY|u.MOUNT_ATTR_NOSUID|u.MOUNT_ATTR_NODEV|u.MOUNT_ATTR_NOEXEC)
+	letGo(c.compiler, len(c.spec.Linux.MaskedPaths), fs)
+	return fd
 }
 
 // verifiedNull opens the container's /dev/null and checks that it is the device 1:3 and no impostor.
@@ -88,6 +97,8 @@ func (c masker) readonlyPaths() error {
 		fd, _ := c.openTree("make "+p+" read-only", target, "", true)
 		c.setAttr(fd, true, u.MOUNT_ATTR_RDONLY, 0, 0)
 		c.move(fd, target)
+		letGo(c.compiler, len(c.spec.Linux.ReadonlyPaths), fd)
+		letGo(c.compiler, len(c.spec.Linux.ReadonlyPaths), target)
 		c.Bind(next)
 	}
 	return nil

@@ -13,6 +13,12 @@ import (
 
 // mounts emits config.json's mounts in their order.
 func (c mounter) mounts() error {
+	c.wanted = map[string]bool{"/dev": true}
+	for i := range c.spec.Mounts {
+		if m := &c.spec.Mounts[i]; slices.Contains(m.Options, "remount") {
+			c.wanted[path.Clean("/"+m.Destination)] = true
+		}
+	}
 	for i := range c.spec.Mounts {
 		m, name := &c.spec.Mounts[i], field("mounts", i, "")
 		c.Why(name)
@@ -87,8 +93,12 @@ func (c mounter) mount(name string, m *specs.Mount, o options) error {
 	if o.propagation != 0 {
 		c.setAttr(fd, o.recursive, 0, 0, o.propagation)
 	}
-	if late {
+	letGo(c.compiler, len(c.spec.Mounts), target)
+	switch {
+	case late:
 		c.late = append(c.late, fd)
+	case !c.wanted[path.Clean("/"+m.Destination)]:
+		letGo(c.compiler, len(c.spec.Mounts), fd)
 	}
 	return nil
 }
@@ -112,6 +122,7 @@ func (c mounter) newMount(m *specs.Mount, o options, attr uint64) prog.Reg {
 		labeller(c).context(fs, o.data)
 	}
 	fd := c.fsmount("", fs, attr)
+	letGo(c.compiler, len(c.spec.Mounts), fs)
 	if m.Type == "mqueue" {
 		labeller(c).folder(fd)
 	}
@@ -217,7 +228,9 @@ func (c *compiler) mounted(m *specs.Mount, fd prog.Reg) {
 			delete(c.placed, d)
 		}
 	}
-	c.placed[dest] = fd
+	if c.wanted[dest] {
+		c.placed[dest] = fd
+	}
 }
 
 // remount changes a mount that is there: what is the mount's own by mount_setattr(2), with bind nothing else, the rest by telling the file

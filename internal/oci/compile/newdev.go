@@ -47,13 +47,14 @@ func (c mounter) belowNewDev(m *specs.Mount, o *options) bool {
 }
 
 // named counts the mounts with a destination: the second may change the first.
-func (c mounter) named(dest string) (n int) {
-	for i := range c.spec.Mounts {
-		if path.Clean("/"+c.spec.Mounts[i].Destination) == dest {
-			n++
+func (c mounter) named(dest string) int {
+	if c.times == nil {
+		c.times = make(map[string]int, len(c.spec.Mounts))
+		for i := range c.spec.Mounts {
+			c.times[path.Clean("/"+c.spec.Mounts[i].Destination)]++
 		}
 	}
-	return n
+	return c.times[dest]
 }
 
 // stand makes a folder the working folder.

@@ -89,7 +89,7 @@ func ParseLine(text string) (Line, error) {
 		body = body[:k]
 	}
 	if r, call, ok := strings.Cut(body+" ", " = "); ok && strings.HasPrefix(r, "r") {
-		if v, err := strconv.ParseUint(r[1:], 10, 16); err == nil && v != 0 {
+		if v, err := strconv.ParseUint(r[1:], 10, 32); err == nil && v != 0 {
 			l.Out, body = Reg(v), call
 		}
 	}

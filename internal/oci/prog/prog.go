@@ -46,7 +46,7 @@ const (
 )
 
 // Reg names a register; 0 is none. Registers written before the clone are visible in the child, later ones are not shared.
-type Reg uint16
+type Reg uint32
 
 // ArgKind tells how an Arg gets its value.
 type ArgKind uint8
