@@ -125,7 +125,7 @@ func dumpable(c *Container, o *Options) error {
 			continue
 		}
 		if ok, err := criu.Has(need.feature); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", need.flag, err)
 		} else if !ok {
 			return errdef.New(errdef.NotImplemented, "%s: this kernel, or criu, cannot do it (criu check --all)", need.flag)
 		}

@@ -379,7 +379,7 @@ func ask(kind Kind, feature Field) (answer, error) {
 	}
 	a, err := s.receive()
 	if err == nil && !a.success {
-		err = a.err()
+		err = fmt.Errorf("asked what it can do with this kernel (criu check tells more): %w", a.err())
 	}
 	return a, err
 }
