@@ -14,19 +14,16 @@ import (
 // Delete removes what the container left: cgroups and state. One that still runs is an error, or with force is killed first.
 // Deleting twice is no error.
 func (c *Container) Delete(force bool) error {
-	status, err := c.Status()
-	if err != nil {
-		return err
-	}
-	if status == state.Creating {
-		lock, gone, err := interrupt(c, force)
+	if c.init == nil { // else it is ours from the beginning
+		lock, gone, err := claim(c, force)
 		if gone || err != nil {
 			return err
 		}
 		defer lock.release(false)
-		if status, err = c.Status(); err != nil {
-			return err
-		}
+	}
+	status, err := c.Status()
+	if err != nil {
+		return err
 	}
 	if status != state.Stopped && status != state.Creating {
 		if !force && status != state.Created {

@@ -80,37 +80,50 @@ func newFolder(o *CreateOptions) (string, folderLock, error) {
 	return "", folderLock{}, fmt.Errorf("create container %s: %w", o.ID, err)
 }
 
-// creatorHas is the time that who makes a container has to notice that its child was killed.
-const creatorHas = 2 * time.Second
+// The time that who makes a container has to notice that its child was killed, and who removes one to do so.
+const (
+	creatorHas = 2 * time.Second
+	removerHas = 10 * time.Second
+)
 
-// interrupt is for a container that was not made to its end, and locks its folder. With force, who still makes it finds its child killed and
-// takes back what it made: gone. One who does not notice (a hook takes its time) will find what is left removed. Without force it is an error.
-func interrupt(c *Container, force bool) (lock folderLock, gone bool, err error) {
-	for end := time.Now().Add(creatorHas); ; time.Sleep(10 * time.Millisecond) {
+// claim locks the folder of a container that shall be removed, and reads its state again; gone: another process has removed it, be there
+// one of the same name by now or not. Of one that was not made to its end the child is killed, with force: who still makes it takes back what
+// it made, or does not notice (a hook takes its time) and will find it removed. Without force that is an error.
+func claim(c *Container, force bool) (lock folderLock, gone bool, err error) {
+	creating, has := c.State.Pid == 0, removerHas
+	if creating {
+		has = creatorHas
+	}
+	for end := time.Now().Add(has); ; time.Sleep(10 * time.Millisecond) {
 		lock, err = lockFolder(c.dir())
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			return lock, true, nil
 		case err == nil:
 			s, err := state.Load(c.root, c.State.ID)
-			if err == nil {
-				c.State = *s
+			none := errdef.Is(err, errdef.NotFound)
+			if err != nil || !s.Created.Equal(c.State.Created) {
+				lock.release(none)
+				if none {
+					err = nil
+				}
+				return lock, err == nil, err
 			}
-			gone = errdef.Is(err, errdef.NotFound)
-			if err != nil {
-				lock.release(gone)
-			}
-			if gone {
-				return lock, true, nil
-			}
-			return lock, false, err
+			c.State = *s
+			return lock, false, nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return lock, false, fmt.Errorf("lock container %s: %w", c.State.ID, err)
-		case !force:
+		case creating && !force:
 			return lock, false, errdef.New(errdef.Conflict, "cannot delete container %s that is not stopped: it is being created", c.State.ID)
 		}
-		if err := killAll(c); err != nil || time.Now().After(end) {
-			return folderLock{c.dir(), -1}, false, err
+		late := time.Now().After(end)
+		if late && !creating {
+			return lock, false, errdef.New(errdef.Conflict, "cannot delete container %s: another process is deleting it", c.State.ID)
+		}
+		if creating {
+			if err := killAll(c); err != nil || late {
+				return folderLock{c.dir(), -1}, false, err
+			}
 		}
 	}
 }

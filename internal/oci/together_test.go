@@ -65,6 +65,33 @@ func TestDeleteWhatIsBeingCreated(t *testing.T) {
 	}
 }
 
+// Of two that delete a container one may come late, when another container has its name: that one is left alone.
+func TestDeleteAnOlderOne(t *testing.T) {
+	b := newBox(t)
+	first := b.createDetached()
+	late, err := Load(b.root, b.id)
+	check(t, err)
+	other, err := Load(b.root, b.id)
+	check(t, err)
+	check(t, other.Delete(true))
+	wait(t, first.Init())
+	check(t, late.Delete(true))
+	second := b.createDetached()
+	check(t, late.Delete(true))
+	if status, err := second.Status(); status != state.Created || err != nil {
+		t.Errorf("the second is %s, %v", status, err)
+	}
+	lock, err := lockFolder(second.dir())
+	check(t, err)
+	done := make(chan error)
+	now, err := Load(b.root, b.id)
+	check(t, err)
+	go func() { done <- now.Delete(true) }() // waits for the other one who deletes it
+	lock.release(false)
+	check(t, <-done)
+	wait(t, second.Init())
+}
+
 // What has no state yet may be somebody's who is making it: only he or, after his end, another removes it.
 func TestDiscardNothingOfOthers(t *testing.T) {
 	root := t.TempDir()
