@@ -16,7 +16,7 @@ import (
 )
 
 // folderLock is a container's folder of runtime state, opened and locked (flock(2)): by who makes the container, until it is made, and by who
-// removes what was not made to its end. It ends with its process.
+// deletes it. The lock ends with its process.
 type folderLock struct {
 	dir string
 	fd  int
@@ -101,12 +101,12 @@ func claim(c *Container, force bool) (lock folderLock, gone bool, err error) {
 			return lock, true, nil
 		case err == nil:
 			s, err := state.Load(c.root, c.State.ID)
-			none := errdef.Is(err, errdef.NotFound)
-			if err != nil || !s.Created.Equal(c.State.Created) {
-				lock.release(none)
-				if none {
-					err = nil
-				}
+			switch {
+			case errdef.Is(err, errdef.NotFound):
+				lock.release(true)
+				return lock, true, nil
+			case err != nil || !s.Created.Equal(c.State.Created):
+				lock.release(false)
 				return lock, err == nil, err
 			}
 			c.State = *s

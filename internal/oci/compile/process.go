@@ -215,7 +215,6 @@ func (c process) become() error {
 	c.identity()
 	if elsewhere {
 		c.Why("process.cwd")
-		inside := prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"}
 		if !c.staysRoot() { // where root may not go its user may: NFS, a user namespace
 			there := c.Label()
 			c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm(0), prog.Imm(0xff)}}).Otherwise(there)
@@ -223,7 +222,7 @@ func (c process) become() error {
 			c.Call("", prog.SysGetcwd, cwd, prog.Imm(4096))
 			c.Bind(there)
 		}
-		c.Emit(inside)
+		c.Emit(prog.Ins{Op: prog.Expect, Args: [6]prog.Arg{cwd, prog.Imm(0), prog.Imm('/'), prog.Imm(0xff)}, Errno: u.ENOENT, Note: "the working folder lies inside the root"})
 	}
 	if p.NoNewPrivileges {
 		c.Why("process.noNewPrivileges")
