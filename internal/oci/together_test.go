@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup"
+	"github.com/dhow-containers/dhow/internal/linux/cgroup/plan"
 	"github.com/dhow-containers/dhow/internal/oci/compile"
 	"github.com/dhow-containers/dhow/internal/oci/interp"
 	"github.com/dhow-containers/dhow/internal/oci/state"
@@ -228,7 +230,17 @@ func TestNotParked(t *testing.T) {
 // A path that cannot be a cgroup's is told by its field.
 func TestCgroupsPathIsAFile(t *testing.T) {
 	b := newBox(t)
-	b.spec.Linux.CgroupsPath = "/tasks/" + b.id
+	l, err := cgroup.Detect()
+	check(t, err)
+	dirs, err := plan.Dirs(l, "/x")
+	check(t, err)
+	es, err := os.ReadDir(dirs[0].Mount)
+	check(t, err)
+	i := slices.IndexFunc(es, func(e os.DirEntry) bool { return !e.IsDir() && !strings.HasPrefix(e.Name(), "cgroup.") })
+	if i < 0 {
+		t.Skip("no file here whose name is not the kernel's")
+	}
+	b.spec.Linux.CgroupsPath = "/" + es[i].Name() + "/" + b.id
 	if _, _, err := b.create(); err == nil || !strings.Contains(err.Error(), "linux.cgroupsPath: ") {
 		t.Errorf("created: %v", err)
 	}
