@@ -191,7 +191,7 @@ func (s *Service) Inspect(ctx context.Context, ref, platform string) (dimage.Ins
 		ID: img.ID.String(), RepoTags: list(img.RepoTags), RepoDigests: list(img.RepoDigests), Author: img.Config.Author, Config: &config,
 		Architecture: img.Platform.Architecture, Variant: img.Platform.Variant, Os: img.Platform.OS, OsVersion: img.Platform.OSVersion, Size: img.Size,
 		GraphDriver: &storage.DriverData{Name: s.Storage, Data: map[string]string{}},
-		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Added}, Descriptor: &img.Manifest,
+		RootFS:      dimage.RootFS{Type: "layers"}, Metadata: dimage.Metadata{LastTagTime: img.Tagged}, Descriptor: &img.Manifest,
 	}
 	if img.Arriving > 0 {
 		out.GraphDriver.Data["Arriving"] = fmt.Sprintf("%d of %d layers", img.Arriving, len(img.DiffIDs))

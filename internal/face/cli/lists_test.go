@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/moby/moby/api/types/image"
 )
 
 // lists gives the fake engine something to list.
@@ -231,4 +233,16 @@ func (e *engine) traffic() ([]string, map[string][]byte) {
 	b := e.bodies
 	e.calls, e.bodies = nil, map[string][]byte{}
 	return calls, b
+}
+
+// An image has a line for each tag, and for each repository that it is of by a digest only, as docker images prints it.
+func TestImageRows(t *testing.T) {
+	s := &image.Summary{ID: "sha256:0123456789abcdef", RepoTags: []string{"one:1", "one:2"}, RepoDigests: []string{"one@sha256:aa", "two@sha256:bb"}}
+	var got []string
+	for _, r := range imageRows(s, time.Now(), false) {
+		got = append(got, r.Repository+" "+r.Tag+" "+r.Digest)
+	}
+	if want := "one 1 sha256:aa, one 2 sha256:aa, two <none> sha256:bb"; strings.Join(got, ", ") != want {
+		t.Errorf("got %q, want %s", got, want)
+	}
 }

@@ -278,7 +278,7 @@ func (f *Fresh) put(tx *meta.Tx) error {
 			_, err = tx.Get(bucketTags, t, &before)
 		}
 		if err == nil {
-			err = tx.Put(bucketTags, t, tagged{f.id, top})
+			err = tx.Put(bucketTags, t, tagged{f.id, top, f.record.Added})
 		}
 		if before.ID != "" && before.ID != f.id {
 			f.Moved[f.Names[n]] = before.ID

@@ -98,6 +98,7 @@ type record struct {
 // image's other platforms. One from before that was kept, which is a mere ID, has no Top, and stands for any of the image's documents.
 type tagged struct {
 	ID, Top digest.Digest
+	At      time.Time `json:",omitzero"` // when it was given
 }
 
 func (t *tagged) UnmarshalJSON(raw []byte) error {
@@ -120,6 +121,7 @@ type Image struct {
 	Size        int64           // of all its layers
 	Created     time.Time
 	Added       time.Time
+	Tagged      time.Time // when it was given the last of its tags, zero where that is not known
 	Platform    ocispec.Platform
 	Parts       []Image // in a list: its other platforms
 	Arriving    int     // layers that are not here yet, see Find; of others the sizes are those of their files
@@ -197,7 +199,7 @@ func (s *Store) commit(id digest.Digest, r record, tag, atDigest string, top dig
 			return err
 		}
 		before = was.ID
-		return tx.Put(bucketTags, tag, tagged{id, top})
+		return tx.Put(bucketTags, tag, tagged{id, top, time.Now().UTC()})
 	})
 	if err != nil {
 		return "", fmt.Errorf("record image %s: %w", id, err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -193,8 +194,12 @@ func TestTagsStandForDocuments(t *testing.T) {
 	}
 	for n, d := range want {
 		copied := srv.Ref("copies" + strings.TrimPrefix(n, srv.Host))
+		before := time.Now()
 		if err := e.Tag(n, copied); err != nil {
 			t.Fatal(err)
+		}
+		if img, err := e.Resolve(n); err != nil || img.Tagged.Before(before) {
+			t.Errorf("tagged at %s: %v", img.Tagged, err)
 		}
 		if got, err := e.Push(context.Background(), copied, PushOptions{}); err != nil || got.Digest != d {
 			t.Errorf("%s is pushed as %s, it came as %s: %v", n, got.Digest, d, err)

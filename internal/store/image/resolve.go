@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/spec/ref"
@@ -16,6 +17,7 @@ type catalog struct {
 	images  map[digest.Digest]record
 	tags    map[string]digest.Digest // canonical
 	tops    map[string]digest.Digest // what tags stand for, where that is known
+	given   map[string]time.Time     // when tags were
 	digests map[string]digest.Digest // canonical
 	pulls   map[digest.Digest]unfinished
 	bad     []error // records that cannot be read; of what they need nothing is known
@@ -23,7 +25,7 @@ type catalog struct {
 
 func newCatalog() catalog {
 	none := func() map[string]digest.Digest { return map[string]digest.Digest{} }
-	return catalog{images: map[digest.Digest]record{}, tags: none(), tops: none(), digests: none(), pulls: map[digest.Digest]unfinished{}}
+	return catalog{images: map[digest.Digest]record{}, tags: none(), tops: none(), given: map[string]time.Time{}, digests: none(), pulls: map[digest.Digest]unfinished{}}
 }
 
 // catalog is readable for those who decide what may go: a record that cannot be read is an error.
@@ -74,7 +76,7 @@ func catalogOf(tx *meta.Tx) (catalog, error) {
 				c.bad = append(c.bad, err)
 				return nil
 			}
-			if c.tags[key] = t.ID; t.Top != "" {
+			if c.tags[key], c.given[key] = t.ID, t.At; t.Top != "" {
 				c.tops[key] = t.Top
 			}
 			return nil
@@ -222,6 +224,9 @@ func (c catalog) withNames(img Image) Image {
 	id := img.ID
 	for _, n := range namesOf(c.tags, id) {
 		img.RepoTags = append(img.RepoTags, familiar(n))
+		if at := c.given[n]; at.After(img.Tagged) {
+			img.Tagged = at
+		}
 	}
 	for _, n := range namesOf(c.digests, id) {
 		img.RepoDigests = append(img.RepoDigests, familiar(n))
@@ -289,7 +294,7 @@ func (s *Store) Tag(name, target string) error {
 		if err != nil {
 			return err
 		}
-		return tx.Put(bucketTags, t.String(), tagged{id, c.topOf(name, id)})
+		return tx.Put(bucketTags, t.String(), tagged{id, c.topOf(name, id), time.Now().UTC()})
 	})
 	if err != nil {
 		return err

@@ -41,3 +41,14 @@ func TestHosts(t *testing.T) {
 		t.Error(c, err)
 	}
 }
+
+// What callers escape is escaped once.
+func TestEscapedOnce(t *testing.T) {
+	c := &Client{}
+	for path, want := range map[string]string{"/images/a%20b/json": "/images/a%20b/json", "/containers/x%2Fy/json": "/containers/x%2Fy/json", "/images/x/y:1/json": "/images/x/y:1/json", "/images/50%/json": "/images/50%25/json"} {
+		req, err := c.request(t.Context(), "GET", path, nil, nil, nil)
+		if err != nil || req.URL.EscapedPath() != want {
+			t.Errorf("%s: %v %v", path, req.URL, err)
+		}
+	}
+}
