@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/dhow-containers/dhow/internal/base/errdef"
 	"github.com/dhow-containers/dhow/internal/store/layer/tarindex"
@@ -72,13 +71,13 @@ func ingest(ctx context.Context, s *Store, t *tree.Table, r io.Reader, accept fu
 		return Info{}, err
 	}
 	defer drop()
-	f, direct, err := create(filepath.Join(dir, tarFile), s.form.name() == FormErofs)
+	f, err := os.OpenFile(filepath.Join(dir, tarFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return Info{}, err
 	}
 	defer f.Close()
 	p := tarindex.Into(t, s.limits)
-	size, sum, err := pump(ctx, r, p, &sink{f: f, direct: direct})
+	size, sum, err := pump(ctx, r, p, &sink{f: f})
 	if err != nil {
 		return Info{}, err
 	}
@@ -116,30 +115,4 @@ func beside(ctx context.Context, s *Store, dir string, t *tree.Table, tar *os.Fi
 		return err
 	}
 	return writeSync(filepath.Join(dir, infoFile), info)
-}
-
-// create makes the file for a tar. Where nothing reads it again at once (files: form erofs without loop devices) it is written past the
-// page cache: the copy into it costs more than all else here, and a pull would push out of it what runs.
-func create(path string, files bool) (f *os.File, direct bool, err error) {
-	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	if files {
-		if f, err = os.OpenFile(path, flags|unix.O_DIRECT, 0o600); err == nil {
-			if directIO(path) {
-				return f, true, nil
-			}
-			f.Close()
-		}
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) { // a refused O_DIRECT may leave the new file, too
-			return nil, false, err
-		}
-	}
-	f, err = os.OpenFile(path, flags, 0o600)
-	return f, false, err
-}
-
-// directIO reports whether the file can be written directly in units of 512 bytes: not on disks with 4 KiB sectors.
-func directIO(path string) bool {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_DIOALIGN, &st)
-	return err == nil && st.Mask&unix.STATX_DIOALIGN != 0 && st.Dio_offset_align > 0 && st.Dio_offset_align <= 512
 }

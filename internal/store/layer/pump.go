@@ -21,7 +21,7 @@ const (
 // pump copies r into the parser, the sink and SHA-256, each at work on another piece: reading and parsing here, writing and
 // hashing in a goroutine each, which have ended when pump returns.
 func pump(ctx context.Context, r io.Reader, p *tarindex.Parser, out *sink) (size int64, sum []byte, err error) {
-	ring, err := unix.Mmap(-1, 0, pieces*pieceSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // page-aligned
+	ring, err := unix.Mmap(-1, 0, pieces*pieceSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return 0, nil, os.NewSyscallError("mmap", err)
 	}
@@ -89,38 +89,23 @@ func feed(ctx context.Context, r io.Reader, p *tarindex.Parser, free <-chan []by
 	}
 }
 
-// sink is the tar being written. Pieces come in order; all but the last are whole.
+// sink is the tar being written, through the page cache: a direct write would keep its thread, and Go's scheduler notices late that others
+// could run meanwhile.
 type sink struct {
 	f             *os.File
-	direct        bool // opened with O_DIRECT
 	size, flushed int64
 }
 
 func (s *sink) write(b []byte) error {
-	if s.direct && len(b) < pieceSize { // the end need not be aligned
-		if err := s.buffered(); err != nil {
-			return err
-		}
-	}
 	if _, err := s.f.Write(b); err != nil {
 		return err
 	}
 	s.size += int64(len(b))
-	if !s.direct && s.size-s.flushed >= writeback {
+	if s.size-s.flushed >= writeback {
 		_ = unix.SyncFileRange(int(s.f.Fd()), s.flushed, s.size-s.flushed, unix.SYNC_FILE_RANGE_WRITE) // a hint only
 		s.flushed = s.size
 	}
 	return nil
-}
-
-// buffered goes back to ordinary writes.
-func (s *sink) buffered() error {
-	flags, err := unix.FcntlInt(s.f.Fd(), unix.F_GETFL, 0)
-	if err == nil {
-		_, err = unix.FcntlInt(s.f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)
-	}
-	s.direct = false
-	return os.NewSyscallError("fcntl", err)
 }
 
 // fill reads until buf is full or r ends; a reader that gives nothing for ever is refused.
