@@ -21,6 +21,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/linux/jail"
 	"github.com/dhow-containers/dhow/internal/store/layer/unpack"
 	"github.com/dhow-containers/dhow/internal/testkit/disk"
+	"github.com/dhow-containers/dhow/internal/testkit/heap"
 	"github.com/dhow-containers/dhow/internal/testkit/patience"
 )
 
@@ -187,7 +188,7 @@ func TestMemoryOfUnpacking(t *testing.T) {
 	s := store(t, FormDir)
 	s.unpack.Word = "measure"
 	var err error
-	grown := highest(func() { _, err = s.Ingest(t.Context(), id, open()) }) >> 20
+	grown := heap.Highest(func() { _, err = s.Ingest(t.Context(), id, open()) }) >> 20
 	var has, may int
 	if err == nil {
 		t.Fatal("it did not tell")

@@ -6,14 +6,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"runtime"
-	"runtime/debug"
-	"runtime/metrics"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/dhow-containers/dhow/internal/testkit/heap"
 )
 
 // crowd writes a tar of n small files, in folders of width.
@@ -41,33 +39,6 @@ func crowded(n, width, size int) (id digest.Digest, open func() io.Reader) {
 	}
 }
 
-// heap is what the Go heap takes from the machine: objects, garbage and gaps.
-func heap() uint64 {
-	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
-	metrics.Read(s)
-	return s[0].Value.Uint64() + s[1].Value.Uint64()
-}
-
-// highest is by how much the heap grew at most while f ran.
-func highest(f func()) uint64 {
-	runtime.GC()
-	debug.FreeOSMemory()
-	before, peak := heap(), uint64(0)
-	var done atomic.Bool
-	ended := make(chan struct{})
-	go func() { // ends when done is set
-		defer close(ended)
-		for !done.Load() {
-			peak = max(peak, heap())
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	f()
-	done.Store(true)
-	<-ended
-	return max(peak, before) - before
-}
-
 // TestMemory: a layer's entries cost little while it comes in and while layers are merged.
 func TestMemory(t *testing.T) {
 	for _, c := range []struct{ entries, width, most int }{{164_000, 12, 40}, {1_000_000, 1_000_000, 40}} {
@@ -79,7 +50,7 @@ func TestMemory(t *testing.T) {
 		check := func(what string, f func() error) {
 			var err error
 			began := time.Now()
-			grown := highest(func() { err = f() }) >> 20
+			grown := heap.Highest(func() { err = f() }) >> 20
 			t.Logf("%s %d entries: %d MiB, %s", what, c.entries, grown, time.Since(began))
 			if err != nil || grown > uint64(c.most) {
 				t.Errorf("%s %d entries: the heap grew by %d MiB, more than %d: %v", what, c.entries, grown, c.most, err)

@@ -12,13 +12,10 @@ import (
 	"math/rand"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +29,7 @@ import (
 	"github.com/dhow-containers/dhow/internal/store/layer"
 	"github.com/dhow-containers/dhow/internal/store/layer/erofs"
 	"github.com/dhow-containers/dhow/internal/store/layer/tree"
+	"github.com/dhow-containers/dhow/internal/testkit/heap"
 	kit "github.com/dhow-containers/dhow/internal/testkit/registry"
 )
 
@@ -546,30 +544,8 @@ func tocSum(t *testing.T, b []byte) string {
 	return d.String()
 }
 
-// heap is what the Go heap takes from the machine: objects, garbage and gaps.
-func heap() uint64 {
-	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/unused:bytes"}}
-	metrics.Read(s)
-	return s[0].Value.Uint64() + s[1].Value.Uint64()
-}
-
-// highest is by how much, with the engine's collector, the heap grew at most while f ran.
+// highest is heap.Highest with the engine's collector.
 func highest(f func()) uint64 {
 	defer debug.SetGCPercent(debug.SetGCPercent(40))
-	runtime.GC()
-	debug.FreeOSMemory()
-	before, peak := heap(), uint64(0)
-	var done atomic.Bool
-	ended := make(chan struct{})
-	go func() { // ends when done is set
-		defer close(ended)
-		for !done.Load() {
-			peak = max(peak, heap())
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	f()
-	done.Store(true)
-	<-ended
-	return max(peak, before) - before
+	return heap.Highest(f)
 }

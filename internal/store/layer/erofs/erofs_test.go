@@ -68,7 +68,7 @@ func TestFsck(t *testing.T) {
 	if os.Getuid() != 0 {
 		return
 	}
-	m, err := mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, mount.Param{Key: "source", Value: img}, mount.Param{Key: "device", Value: dev}, mount.Param{Key: "directio"})
+	m, err := mount.Make("erofs", unix.MOUNT_ATTR_RDONLY, mount.Param{Key: "source", Value: img}, mount.Param{Key: "device", Value: dev})
 	if err != nil {
 		t.Fatal(err)
 	}
